@@ -1,0 +1,5 @@
+//! Words that every part may use. No network, no files.
+
+pub(crate) mod cidr;
+pub(crate) mod host;
+pub(crate) mod task;

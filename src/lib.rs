@@ -1,0 +1,66 @@
+//! Limani: an ingress and egress gateway that reads Istio's manifests.
+//!
+//! Configuration becomes a snapshot; the snapshot rules the traffic:
+//! `source -> resource -> analysis -> compile -> SNAPSHOT -> proxy -> upstream`.
+//!
+//! # Floor plan
+//!
+//! A part imports only the parts listed behind its arrow. `tests/architecture.rs` reads this table and enforces it.
+//!
+//! ```text
+//! base      <-
+//! telemetry <- base
+//! resource  <- base
+//! snapshot  <- base
+//! source    <- base resource
+//! analysis  <- base resource
+//! compile   <- base resource snapshot
+//! net       <- base telemetry
+//! upstream  <- base telemetry snapshot net
+//! explain   <- base snapshot
+//! proxy     <- base telemetry snapshot net upstream
+//! control   <- base telemetry resource snapshot source analysis compile
+//! admin     <- base telemetry snapshot upstream explain control
+//! demo      <- base
+//! app       <- base telemetry resource snapshot source upstream proxy control admin
+//! cli       <- base resource snapshot source analysis compile explain control app demo
+//! ```
+//!
+//! # Homes of heavy libraries
+//!
+//! A library named here is imported in the listed places alone.
+//!
+//! ```text
+//! pingora_core    <- net upstream/connect.rs proxy/http
+//! pingora_http    <- proxy/http
+//! arc_swap        <- snapshot/store.rs upstream/dns.rs
+//! hickory_resolver <- upstream/dns.rs
+//! prometheus      <- telemetry/metrics.rs
+//! saphyr_parser   <- source/yaml.rs
+//! toml            <- source/limani_toml.rs
+//! notify          <- control/watch.rs
+//! hyper           <- admin demo
+//! reqwest         <- cli demo
+//! rcgen           <- demo
+//! anyhow          <- cli app demo
+//! clap            <- cli
+//! ```
+
+#![allow(dead_code)] // while the parts are being joined
+
+mod admin;
+mod analysis;
+mod app;
+mod base;
+mod cli;
+mod compile;
+mod control;
+mod demo;
+mod explain;
+mod net;
+mod proxy;
+mod resource;
+mod snapshot;
+mod source;
+mod telemetry;
+mod upstream;

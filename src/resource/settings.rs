@@ -1,0 +1,199 @@
+//! What `limani.toml` says, with every default filled in. Keys and their meaning stand in conf/limani.toml.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::meta::Labels;
+use crate::base::cidr::Cidr;
+
+/// The process settings. The parts marked *start* need a restart; the others follow a reload.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub gateway: GatewaySettings,
+    pub listen: ListenSettings,
+    pub source: SourceSettings,
+    /// Fixed addresses for hosts, in place of DNS: host name to endpoints.
+    pub hosts: BTreeMap<String, Vec<HostAddress>>,
+    pub http: HttpSettings,
+    pub access_log: AccessLogSettings,
+    /// *start*
+    pub runtime: RuntimeSettings,
+    /// *start*
+    pub admin: AdminSettings,
+    pub shutdown: ShutdownSettings,
+}
+
+/// `[gateway]`: who we are.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GatewaySettings {
+    /// The namespace of this gateway; Secrets named by credentialName are looked up here. Default `istio-system`.
+    pub namespace: String,
+    /// Our labels; a Gateway's selector has to be a part of them. Default `istio: ingressgateway`.
+    pub labels: Labels,
+    /// Istio's `source_workload`. Default `istio-ingressgateway`.
+    pub workload: String,
+    /// Namespace of objects that name none. Default `default`.
+    pub default_namespace: String,
+    /// Default `istio-system`.
+    pub root_namespace: String,
+    /// Default `cluster.local`.
+    pub cluster_domain: String,
+    /// Istio's `source_cluster`. Default `Kubernetes`.
+    pub cluster: String,
+}
+
+/// `[listen]`: where servers are bound.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ListenSettings {
+    /// For servers without `bind`. Default `0.0.0.0`.
+    pub address: IpAddr,
+    /// A Gateway's port to the port that is bound; ports not named are bound as they are.
+    pub ports: BTreeMap<u16, u16>,
+    /// Whether connections begin with a PROXY protocol header, v1 or v2 (MeshConfig gatewayTopology.proxyProtocol).
+    pub proxy_protocol: bool,
+}
+
+/// `[source]`: where manifests are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct SourceSettings {
+    /// Files and folders of YAML, relative to the settings file. Folders are read with all their subfolders.
+    pub manifests: Vec<PathBuf>,
+    /// A MeshConfig file (Istio's `mesh` settings); `None` if there is none.
+    pub mesh: Option<PathBuf>,
+    /// What `${NAME}` stands for in manifests.
+    pub variables: BTreeMap<String, String>,
+    /// Whether changed files are read again by themselves. Default true.
+    pub watch: bool,
+    /// How long files have to be quiet before they are read. Default 200 ms.
+    pub debounce: Duration,
+}
+
+/// One address of a host in `[hosts]`; without a port the service's own is used.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HostAddress {
+    pub address: IpAddr,
+    pub port: Option<u16>,
+    pub labels: Labels,
+}
+
+/// `[http]`: limits and trust of client connections.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HttpSettings {
+    /// Largest request head in bytes. Default 61440 (60 KiB).
+    pub max_head_bytes: usize,
+    /// Most header fields of a request. Default 100.
+    pub max_headers: usize,
+    /// From the first byte of a head to its end. Default 15 s.
+    pub head_timeout: Duration,
+    /// A TLS handshake, and everything before it, has to be done in this time. Default 15 s.
+    pub handshake_timeout: Duration,
+    /// Connections without a request are closed after this time. Default 1 h.
+    pub idle_timeout: Duration,
+    /// Opening a connection to an endpoint; a DestinationRule may say otherwise. Default 10 s.
+    pub connect_timeout: Duration,
+    /// Peers whose x-forwarded-for is believed. Default none.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Number of trusted proxies in front (MeshConfig gatewayTopology.numTrustedProxies). Default 0.
+    pub num_trusted_proxies: u32,
+    /// MeshConfig pathNormalization.normalization. Default BASE.
+    pub path_normalization: PathNormalization,
+    /// HTTP/2 streams that a client may open at once. Default 1024.
+    pub max_concurrent_streams: u32,
+}
+
+/// MeshConfig pathNormalization.normalization.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum PathNormalization {
+    None,
+    #[default]
+    Base,
+    MergeSlashes,
+    DecodeAndMergeSlashes,
+}
+
+/// `[access_log]`
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AccessLogSettings {
+    /// A file, or `/dev/stdout`; `None` turns the log off. Default `/dev/stdout`.
+    pub path: Option<PathBuf>,
+    pub format: AccessLogFormat,
+}
+
+/// How an access log line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AccessLogFormat {
+    /// Envoy's default text format, as Istio configures it.
+    #[default]
+    Text,
+    /// One JSON object a line, with Istio's keys.
+    Json,
+}
+
+/// `[runtime]`
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RuntimeSettings {
+    /// Threads that carry traffic; 0 means one for each core. Default 0.
+    pub workers: usize,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AdminSettings {
+    /// Status, dumps, log level, reload. Default 127.0.0.1:15000.
+    pub address: SocketAddr,
+    /// `/healthz/ready` for load balancers. Default 0.0.0.0:15021.
+    pub ready: SocketAddr,
+    /// `/stats/prometheus`. Default 0.0.0.0:15020.
+    pub metrics: SocketAddr,
+}
+
+/// `[shutdown]`
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ShutdownSettings {
+    /// How long listeners stay open after SIGTERM while readiness already fails. Default 5 s.
+    pub grace: Duration,
+    /// How long requests may take to finish after that. Default 45 s.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let anywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Settings {
+            gateway: GatewaySettings {
+                namespace: "istio-system".into(),
+                labels: Labels::from([("istio".into(), "ingressgateway".into())]),
+                workload: "istio-ingressgateway".into(),
+                default_namespace: "default".into(),
+                root_namespace: "istio-system".into(),
+                cluster_domain: "cluster.local".into(),
+                cluster: "Kubernetes".into(),
+            },
+            listen: ListenSettings { address: anywhere, ports: BTreeMap::new(), proxy_protocol: false },
+            source: SourceSettings { watch: true, debounce: Duration::from_millis(200), ..SourceSettings::default() },
+            hosts: BTreeMap::new(),
+            http: HttpSettings {
+                max_head_bytes: 60 * 1024,
+                max_headers: 100,
+                head_timeout: Duration::from_secs(15),
+                handshake_timeout: Duration::from_secs(15),
+                idle_timeout: Duration::from_secs(3600),
+                connect_timeout: Duration::from_secs(10),
+                trusted_proxies: Vec::new(),
+                num_trusted_proxies: 0,
+                path_normalization: PathNormalization::Base,
+                max_concurrent_streams: 1024,
+            },
+            access_log: AccessLogSettings { path: Some("/dev/stdout".into()), format: AccessLogFormat::Text },
+            runtime: RuntimeSettings { workers: 0 },
+            admin: AdminSettings {
+                address: SocketAddr::from((Ipv4Addr::LOCALHOST, 15000)),
+                ready: SocketAddr::new(anywhere, 15021),
+                metrics: SocketAddr::new(anywhere, 15020),
+            },
+            shutdown: ShutdownSettings { grace: Duration::from_secs(5), drain: Duration::from_secs(45) },
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Where can a request be sent, and how?
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::tls::TlsClient;
+
+/// A group of endpoints that a route names: one port of one service, or one subset of it.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// Istio's name: `outbound|<port>|<subset>|<host>`.
+    pub name: Arc<str>,
+    /// What metrics say of the destination.
+    pub service: ServiceFacts,
+    pub protocol: UpstreamProtocol,
+    pub endpoints: EndpointSource,
+    pub balancing: Balancing,
+    /// `None` is plaintext.
+    pub tls: Option<TlsClient>,
+    pub connect_timeout: Duration,
+    /// Idle connections are closed after this time; `None` keeps them.
+    pub idle_timeout: Option<Duration>,
+    /// Requests that one connection may carry; 0 is no limit (Istio maxRequestsPerConnection).
+    pub max_requests_per_connection: u32,
+    /// Changes whenever a connection opened for the old value must not carry requests of the new one: TLS, protocol.
+    pub identity: u64,
+}
+
+/// The labels `destination_*` of Istio's metrics that follow from the service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServiceFacts {
+    /// `web.shop.svc.cluster.local`, or a ServiceEntry's host.
+    pub host: String,
+    /// `web`; the whole host of a ServiceEntry.
+    pub name: String,
+    pub namespace: String,
+    pub port: u16,
+}
+
+/// What is spoken to endpoints (Istio: the port's protocol; h2UpgradePolicy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UpstreamProtocol {
+    Http1,
+    Http2,
+    /// As the client asked (useClientProtocol).
+    AsClient,
+}
+
+/// Istio loadBalancer.simple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Balancing {
+    /// Power of two choices by active requests.
+    LeastRequest,
+    RoundRobin,
+    Random,
+}
+
+/// Where the addresses come from.
+#[derive(Debug)]
+pub(crate) enum EndpointSource {
+    Static(Vec<Endpoint>),
+    /// Resolved again and again; every address of every name is an endpoint (strict), or only the first (logical).
+    Dns {
+        names: Vec<DnsName>,
+        logical: bool,
+    },
+}
+
+/// One address that serves a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub address: SocketAddr,
+    /// 1 or more.
+    pub weight: u32,
+    pub workload: Arc<WorkloadFacts>,
+}
+
+/// One name to resolve; its addresses get these properties.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DnsName {
+    pub name: String,
+    pub port: u16,
+    pub weight: u32,
+    pub workload: Arc<WorkloadFacts>,
+}
+
+/// The labels `destination_workload` and the like of Istio's metrics; empty texts become `unknown`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct WorkloadFacts {
+    pub name: String,
+    pub namespace: String,
+    pub app: String,
+    pub version: String,
+    pub canonical_service: String,
+    pub canonical_revision: String,
+}

@@ -1,0 +1,59 @@
+//! With which certificates and rules is TLS ended here or begun towards an endpoint?
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, ServerConfig};
+
+/// How a chain ends TLS.
+pub(crate) enum TlsServer {
+    /// Ready to shake hands. One `ServerConfig` for each server, so that session resumption stays inside it;
+    /// kept over reloads while certificates and rules stay the same.
+    Ready { config: Arc<ServerConfig>, certificates: Vec<CertificateFacts> },
+    /// The secret is missing or unusable: connections are accepted and closed without an alert, as Istio does.
+    Unavailable { reason: String },
+}
+
+impl fmt::Debug for TlsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsServer::Ready { certificates, .. } => f.debug_tuple("Ready").field(certificates).finish(),
+            TlsServer::Unavailable { reason } => f.debug_tuple("Unavailable").field(reason).finish(),
+        }
+    }
+}
+
+/// What /certs tells of a certificate; never a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CertificateFacts {
+    /// Where it came from, such as `Secret istio-system/web-tls`.
+    pub source: String,
+    pub subject: String,
+    pub issuer: String,
+    pub names: Vec<String>,
+    pub serial: String,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+/// How TLS is begun towards the endpoints of a cluster (Istio ClientTLSSettings).
+pub(crate) enum TlsClient {
+    Ready {
+        /// Without ALPN: the connector clones it with `h2` or `http/1.1` once, as the cluster's protocol says.
+        config: Arc<ClientConfig>,
+        /// The server name to send; `None` sends the request's authority (Envoy auto_sni).
+        sni: Option<String>,
+    },
+    /// The credential is missing: every connection fails with this reason (503 UF).
+    Unavailable { reason: String },
+}
+
+impl fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsClient::Ready { sni, .. } => f.debug_struct("Ready").field("sni", sni).finish(),
+            TlsClient::Unavailable { reason } => f.debug_tuple("Unavailable").field(reason).finish(),
+        }
+    }
+}
