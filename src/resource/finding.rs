@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::codes::Code;
+
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -55,6 +57,32 @@ pub(crate) struct Finding {
     pub message: String,
     /// What to do about it; may be empty.
     pub hint: String,
+}
+
+impl Finding {
+    /// A finding with the severity of its code.
+    pub(crate) fn new(code: &Code, location: Location, message: impl Into<String>) -> Self {
+        Finding {
+            code: code.id,
+            severity: code.severity,
+            object: String::new(),
+            location,
+            message: message.into(),
+            hint: String::new(),
+        }
+    }
+
+    /// Names the object: `Kind namespace/name`.
+    pub(crate) fn about(mut self, object: impl Into<String>) -> Self {
+        self.object = object.into();
+        self
+    }
+
+    /// Says what to do.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
 }
 
 impl fmt::Display for Finding {

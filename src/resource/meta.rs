@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::codes::Code;
+use super::finding::{Finding, Location};
+
 /// Kubernetes labels: keys and values in alphabetic order.
 pub(crate) type Labels = BTreeMap<String, String>;
 
@@ -31,6 +34,23 @@ pub(crate) struct Object<T> {
     pub origin: Origin,
 }
 
+/// A kind of object; the name is what the user writes as `kind`.
+pub(crate) trait Kind {
+    const NAME: &'static str;
+}
+
+impl<T: Kind> Object<T> {
+    /// `Gateway namespace/name`, as findings name their object.
+    pub(crate) fn title(&self) -> String {
+        format!("{} {}", T::NAME, self.key())
+    }
+
+    /// A finding about a path of this object, such as `spec.servers[0].tls`.
+    pub(crate) fn finding(&self, code: &Code, path: &str, message: impl Into<String>) -> Finding {
+        Finding::new(code, self.origin.locate(path), message).about(self.title())
+    }
+}
+
 impl<T> Object<T> {
     /// Istio's order of objects: oldest first, then by name, then by namespace (`configCompareByCreationTime`).
     pub(crate) fn by_age(a: &Self, b: &Self) -> Ordering {
@@ -48,16 +68,50 @@ impl<T> Object<T> {
 }
 
 /// Where an object was written: a file, or a table of `limani.toml`, and the text of its document.
+///
+/// Positions are not stored for every value: a finding that has to name a line reads the document again.
 #[derive(Clone)]
 pub(crate) struct Origin {
     pub file: Arc<str>,
-    /// The whole text of the file, shared by its documents; kept so that findings can name lines without
-    /// positions being stored for every value.
+    /// The whole text of the file, shared by its documents.
     pub text: Arc<str>,
-    /// The first line of the document in the file, from 1.
+    /// The first line of the document in the file, from 1; 0 if unknown.
     pub line: u32,
     /// The first byte of the document in `text`.
     pub offset: usize,
+    /// The path of the object in its document: empty, or such as `items[3]` for one of a `List`.
+    pub within: String,
+    /// Finds the line of a path; given by the source that knows the file's language.
+    pub locator: Locator,
+}
+
+/// Finds the place of a path such as `spec.http[0].match[1].uri` or `spec.selector["app.kubernetes.io/name"]`.
+/// A path that leads nowhere gives the place of its longest part that exists.
+pub(crate) type Locator = fn(&Origin, &str) -> Location;
+
+impl Origin {
+    /// The place of a path of the object, such as `spec.http[0].match[1].uri`.
+    pub(crate) fn locate(&self, path: &str) -> Location {
+        (self.locator)(self, path)
+    }
+
+    /// The place where the document begins.
+    pub(crate) fn start(&self) -> Location {
+        Location { file: self.file.to_string(), line: self.line, column: 1 }
+    }
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Origin {
+            file: Arc::default(),
+            text: Arc::default(),
+            line: 0,
+            offset: 0,
+            within: String::new(),
+            locator: |origin, _| origin.start(),
+        }
+    }
 }
 
 impl fmt::Debug for Origin {

@@ -1,5 +1,6 @@
 //! What the user wrote: the words of Istio, Kubernetes and `limani.toml` as plain data, without behaviour.
 
+pub(crate) mod codes;
 pub(crate) mod core;
 pub(crate) mod finding;
 pub(crate) mod meta;
@@ -9,7 +10,7 @@ pub(crate) mod settings;
 use std::sync::Arc;
 
 use self::core::{EndpointSlice, Endpoints, Namespace, Secret, Service};
-use self::meta::Object;
+use self::meta::{Kind, Object};
 use self::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
 
 /// Everything that is in force by the configuration, kind by kind, in no particular order.
@@ -29,3 +30,20 @@ pub(crate) struct ResourceSet {
     pub secrets: Vec<Arc<Object<Secret>>>,
     pub namespaces: Vec<Arc<Object<Namespace>>>,
 }
+
+macro_rules! kinds {
+    ($($kind:ident),*) => { $(impl Kind for $kind { const NAME: &'static str = stringify!($kind); })* };
+}
+
+kinds!(
+    Gateway,
+    VirtualService,
+    DestinationRule,
+    ServiceEntry,
+    WorkloadEntry,
+    Service,
+    EndpointSlice,
+    Endpoints,
+    Secret,
+    Namespace
+);

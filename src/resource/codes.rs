@@ -1,0 +1,72 @@
+//! Which codes can a finding have? One table: the code, its severity, and what it means in general.
+//!
+//! `IST` codes are those of `istioctl analyze`; `LIM` codes are ours. A code never changes its meaning.
+
+use super::finding::Severity;
+
+/// One row of the table.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Code {
+    /// Stable, such as `IST0101`.
+    pub id: &'static str,
+    pub severity: Severity,
+    /// One clause for the documentation.
+    pub meaning: &'static str,
+}
+
+macro_rules! codes {
+    ($($name:ident = $id:literal $severity:ident $meaning:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub(crate) const $name: Code = Code { id: $id, severity: Severity::$severity, meaning: $meaning };
+        )*
+
+        /// Every code, in the order of the documentation.
+        pub(crate) const ALL: &[&Code] = &[$(&$name),*];
+    };
+}
+
+codes! {
+    REFERENCE_MISSING = "IST0101" Error "a gateway, host, subset or secret that is named does not exist";
+    SCHEMA = "IST0106" Error "the object breaks a rule of its kind and is not in force";
+    SERVICE_PORT_NEEDED = "IST0112" Error "the destination has several ports and the route names none";
+    NO_SERVER_VERIFICATION = "IST0128" Warning "TLS to the destination does not verify the server: no CA is named";
+    UNREACHABLE_RULE = "IST0130" Warning "a rule can never be reached";
+    INEFFECTIVE_MATCH = "IST0131" Info "a match repeats an earlier one of the same object";
+    HOST_NOT_IN_GATEWAY = "IST0132" Warning "no server of the gateway serves the VirtualService's host";
+    SCHEMA_WARNING = "IST0133" Warning "the object is accepted, with a warning of Istio's validation";
+    DUPLICATE_CERTIFICATE = "IST0138" Warning "two gateways use one certificate";
+    CONFLICTING_GATEWAYS = "IST0145" Error "two gateways claim the same host on one port";
+    GATEWAY_CREDENTIAL = "IST0161" Error "the secret of a server has no usable certificate and key";
+    UNKNOWN_RULE_HOST = "IST0174" Warning "a DestinationRule is for a host that does not exist";
+
+    SETTINGS = "LIM0001" Error "the settings file cannot be read or holds a wrong value";
+    SETTINGS_UNKNOWN = "LIM0002" Warning "the settings file holds a key that does not exist";
+    SETTINGS_KEPT = "LIM0003" Error "the settings are wrong; the last good ones stay in force";
+    SYNTAX = "LIM0010" Error "a document is not YAML or JSON";
+    UNREADABLE = "LIM0011" Error "a file or folder cannot be read";
+    WRONG_TYPE = "LIM0012" Error "a value has the wrong type, or a field that is needed is missing";
+    UNKNOWN_FIELD = "LIM0013" Warning "a field does not exist in its kind";
+    UNDEFINED_VARIABLE = "LIM0014" Error "`${NAME}` is not among the variables of the settings";
+    KEPT_LAST_GOOD = "LIM0015" Warning "the last good version of an object stays in force";
+    UNKNOWN_KIND = "LIM0016" Warning "the kind of an object is not known";
+    KIND_NOT_IN_FORCE = "LIM0017" Warning "the kind is known, but it does nothing yet";
+    KIND_IGNORED = "LIM0018" Info "the kind means nothing to a gateway";
+    DUPLICATE_OBJECT = "LIM0019" Error "two objects have one kind, namespace and name; the first is in force";
+    SECRET_VALUE = "LIM0020" Error "a value of a Secret cannot be decoded";
+    CERTIFICATE_FILE = "LIM0021" Error "a certificate, key or CA file cannot be read";
+    FIELD_NOT_IN_FORCE = "LIM0022" Warning "the field is known, but it does nothing yet";
+    MESH_NOT_IN_FORCE = "LIM0023" Info "a mesh setting that does nothing here";
+    DUPLICATE_HOST = "LIM0024" Warning "two servers of one port have the same host; the first is in force";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_stand_once_and_in_order() {
+        let ids: Vec<_> = ALL.iter().map(|code| code.id).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+    }
+}
