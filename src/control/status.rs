@@ -1,0 +1,173 @@
+//! What is in force, since when, and how did the last reload go?
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
+
+use crate::resource::finding::{Finding, Severity};
+use crate::resource::settings::Settings;
+use crate::snapshot::Snapshot;
+
+/// Why a reload was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Cause {
+    Start,
+    Signal,
+    /// A watched file changed.
+    File,
+    /// `limani reload`, or the admin port.
+    Admin,
+}
+
+impl Cause {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Cause::Start => "start",
+            Cause::Signal => "signal",
+            Cause::File => "file",
+            Cause::Admin => "admin",
+        }
+    }
+}
+
+/// How a reload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// All of the configuration is in force.
+    Success,
+    /// It is in force but for the objects, listeners or files that error findings name; where an older version
+    /// of them was good, that one stays.
+    Partial,
+    /// Nothing of it is in force; the last good configuration stays.
+    Failed,
+}
+
+impl Verdict {
+    /// `Success` or `Partial`, as the findings say.
+    pub(crate) fn of(findings: &[Finding]) -> Self {
+        match findings.iter().any(|finding| finding.severity == Severity::Error) {
+            true => Verdict::Partial,
+            false => Verdict::Success,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Success => "success",
+            Verdict::Partial => "partial",
+            Verdict::Failed => "failed",
+        }
+    }
+}
+
+/// One run of the pipeline.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Outcome {
+    pub verdict: Verdict,
+    /// Whether a new generation came of it; the same content as before makes none.
+    pub changed: bool,
+    /// What is in force after it.
+    pub generation: u64,
+    pub cause: Cause,
+    #[serde(rename = "at", serialize_with = "rfc3339")]
+    pub began: SystemTime,
+    #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
+    pub duration: Duration,
+    #[serde(serialize_with = "shared")]
+    pub findings: Arc<[Finding]>,
+}
+
+impl Outcome {
+    /// The number of findings with this severity.
+    pub(crate) fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+}
+
+/// What /status shows.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Status {
+    pub version: &'static str,
+    #[serde(serialize_with = "rfc3339")]
+    pub started: SystemTime,
+    /// 0 before the first configuration.
+    pub generation: u64,
+    /// When this generation came into force.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: SystemTime,
+    pub listeners: Vec<ListenerStatus>,
+    pub clusters: usize,
+    /// The last run, with all its findings; `None` before the first.
+    #[serde(serialize_with = "shared_option")]
+    pub last_reload: Option<Arc<Outcome>>,
+    #[serde(skip)]
+    pub settings: Arc<Settings>,
+}
+
+/// One bound address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ListenerStatus {
+    pub address: SocketAddr,
+    /// The chains behind it: plaintext first, then TLS in the order of names.
+    pub chains: Vec<String>,
+}
+
+impl Status {
+    /// The status of a process that has no configuration yet.
+    pub(crate) fn starting(settings: Arc<Settings>, now: SystemTime) -> Self {
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            started: now,
+            generation: 0,
+            since: now,
+            listeners: Vec::new(),
+            clusters: 0,
+            last_reload: None,
+            settings,
+        }
+    }
+
+    /// The same process with `snapshot` in force since `now`.
+    pub(crate) fn with_snapshot(mut self, snapshot: &Snapshot, settings: Arc<Settings>, now: SystemTime) -> Self {
+        self.generation = snapshot.generation;
+        self.since = now;
+        self.listeners = snapshot.listeners.iter().map(|listener| ListenerStatus::of(listener)).collect();
+        self.clusters = snapshot.clusters.len();
+        self.settings = settings;
+        self
+    }
+}
+
+impl ListenerStatus {
+    fn of(listener: &crate::snapshot::listener::Listener) -> Self {
+        let names = &listener.tls;
+        let by_suffix = names.suffixes.iter().map(|(_, chain)| chain);
+        let mut tls: Vec<String> =
+            names.exact.values().chain(by_suffix).chain(&names.any).map(|chain| chain.name.clone()).collect();
+        tls.sort();
+        tls.dedup();
+        let plaintext = listener.plaintext.iter().map(|chain| chain.name.clone());
+        ListenerStatus { address: listener.address, chains: plaintext.chain(tls).collect() }
+    }
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&DateTime::<Utc>::from(*time).to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+fn shared<T: Serialize + ?Sized, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().serialize(serializer)
+}
+
+fn shared_option<T: Serialize, S: Serializer>(value: &Option<Arc<T>>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_deref().serialize(serializer)
+}
