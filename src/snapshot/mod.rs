@@ -6,8 +6,13 @@ pub(crate) mod cluster;
 pub(crate) mod headers;
 pub(crate) mod listener;
 pub(crate) mod matcher;
+pub(crate) mod path;
+pub(crate) mod path_index;
+pub(crate) mod pattern;
+pub(crate) mod redirect;
 pub(crate) mod route;
 pub(crate) mod store;
+pub(crate) mod template;
 pub(crate) mod tls;
 
 use std::collections::HashMap;
@@ -53,4 +58,33 @@ pub(crate) enum PathNormalization {
     Base,
     MergeSlashes,
     DecodeAndMergeSlashes,
+}
+
+impl Snapshot {
+    /// Generation 0: nothing is bound.
+    pub(crate) fn empty() -> Snapshot {
+        let proxy = Arc::new(ProxyPolicy::default());
+        Snapshot { generation: 0, listeners: Vec::new(), clusters: HashMap::new(), proxy }
+    }
+
+    /// What is bound to an address.
+    pub(crate) fn listener(&self, address: std::net::SocketAddr) -> Option<&Arc<Listener>> {
+        self.listeners.iter().find(|listener| listener.address == address)
+    }
+}
+
+impl Default for ProxyPolicy {
+    fn default() -> Self {
+        ProxyPolicy {
+            max_head_bytes: 60 * 1024,
+            max_headers: 100,
+            head_timeout: Duration::from_secs(15),
+            handshake_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(3600),
+            trusted_proxies: Vec::new(),
+            num_trusted_proxies: 0,
+            path_normalization: PathNormalization::Base,
+            max_concurrent_streams: 1024,
+        }
+    }
 }

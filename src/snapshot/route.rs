@@ -1,16 +1,19 @@
 //! Which rule answers a request, and what does it do? First the virtual host by name alone, then its rules in order.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use regex::Regex;
 
 use super::cluster::Cluster;
 use super::headers::HeaderOperations;
-use super::matcher::{PathIndex, RequestMatch};
+use super::matcher::RequestMatch;
+use super::path_index::PathIndex;
+use super::pattern::Pattern;
+use super::redirect::host_of;
 
 /// The facts of a request that routing looks at: sanitised headers, normalised path.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +52,7 @@ pub(crate) struct VirtualHost {
     /// httpsRedirect: every plaintext request is answered 301 to https.
     pub require_tls: bool,
     /// In the order of precedence: the first that matches answers.
-    pub rules: Vec<RouteRule>,
+    pub rules: Vec<Arc<RouteRule>>,
     pub index: PathIndex,
 }
 
@@ -120,7 +123,7 @@ pub(crate) enum PathRewrite {
     Full(Box<str>),
     /// Every match is replaced; `with` is in Istio's form (`\1`).
     Regex {
-        pattern: Arc<Regex>,
+        pattern: Arc<Pattern>,
         with: Box<str>,
     },
 }
@@ -149,4 +152,139 @@ pub(crate) struct Redirect {
 pub(crate) struct DirectResponse {
     pub status: StatusCode,
     pub body: Bytes,
+}
+
+impl RouteTable {
+    /// The virtual host for `Host` or `:authority` as sent: the port is cut, case does not matter, an exact name
+    /// comes before the longest suffix, and that before `*`.
+    pub(crate) fn find(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
+        let host = lower_case(host_of(authority));
+        let by_suffix = |length: &usize| {
+            let start = host.len().checked_sub(*length).filter(|start| *start > 0)?;
+            self.suffixes.get(host.get(start..)?)
+        };
+        let exact = self.exact.get(&*host);
+        exact.or_else(|| self.suffix_lengths.iter().find_map(by_suffix)).or(self.any.as_ref())
+    }
+
+    /// All virtual hosts, in the order of look-up.
+    pub(crate) fn virtual_hosts(&self) -> Vec<&Arc<VirtualHost>> {
+        let mut hosts: Vec<_> = self.exact.values().chain(self.suffixes.values()).chain(&self.any).collect();
+        hosts.sort_by(|a, b| crate::base::host::by_specificity(&a.name, &b.name));
+        hosts
+    }
+
+    /// Adds a virtual host under its name (`a.com`, `*.a.com`, `*`).
+    pub(crate) fn insert(&mut self, host: Arc<VirtualHost>) {
+        let name = host.name.clone();
+        match name.strip_prefix('*') {
+            Some("") => self.any = Some(host),
+            None => drop(self.exact.insert(name, host)),
+            Some(suffix) => {
+                if !self.suffix_lengths.contains(&suffix.len()) {
+                    self.suffix_lengths.push(suffix.len());
+                    self.suffix_lengths.sort_unstable_by(|a, b| b.cmp(a));
+                }
+                self.suffixes.insert(suffix.into(), host);
+            }
+        }
+    }
+}
+
+impl VirtualHost {
+    pub(crate) fn new(name: &str, require_tls: bool, rules: Vec<Arc<RouteRule>>) -> VirtualHost {
+        let index = PathIndex::new(rules.iter().map(|rule| &rule.matches.path));
+        VirtualHost { name: name.into(), require_tls, rules, index }
+    }
+
+    /// The first rule whose conditions the request meets.
+    pub(crate) fn find(&self, facts: &RequestFacts<'_>) -> Option<&Arc<RouteRule>> {
+        let holds = |number: usize| self.rules.get(number).is_some_and(|rule| rule.matches.holds(facts));
+        let number = self.index.first(facts.path, self.rules.len(), holds)?;
+        self.rules.get(number)
+    }
+}
+
+impl Forward {
+    /// The destination that a random number falls on, by weight.
+    pub(crate) fn choose(&self, random: u32) -> Option<&Destination> {
+        let mut rest = random.checked_rem(self.total_weight)?;
+        self.destinations.iter().find(|destination| match rest.checked_sub(destination.weight) {
+            Some(left) => {
+                rest = left;
+                false
+            }
+            None => true,
+        })
+    }
+}
+
+impl ClusterReference {
+    /// Istio's name of the cluster, known or not.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        match self {
+            ClusterReference::Known(cluster) => &cluster.name,
+            ClusterReference::Missing(name) => name,
+        }
+    }
+}
+
+fn lower_case(text: &str) -> Cow<'_, str> {
+    match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(text.to_ascii_lowercase()),
+        false => Cow::Borrowed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_found_by_name_then_suffix_then_any() {
+        let mut table = RouteTable::default();
+        for name in ["a.com", "www.example.com", "*.example.com", "*-bar.example.com", "*.com", "a.com."] {
+            table.insert(Arc::new(VirtualHost::new(name, false, Vec::new())));
+        }
+        let found = |table: &RouteTable, authority: &str| table.find(authority).map(|host| host.name.to_string());
+        for (authority, expected) in [
+            ("a.com", Some("a.com")),
+            ("A.com:8080", Some("a.com")),
+            ("a.com:abc", Some("a.com")),
+            ("a.com:80:80", None),
+            ("a.com.", Some("a.com.")),
+            ("b.com", Some("*.com")),
+            ("x.y.example.com", Some("*.example.com")),
+            ("x-bar.example.com", Some("*-bar.example.com")),
+            ("-bar.example.com", Some("*.example.com")),
+            (".com", None),
+            ("", None),
+        ] {
+            assert_eq!(found(&table, authority).as_deref(), expected, "{authority}");
+        }
+        table.insert(Arc::new(VirtualHost::new("*", false, Vec::new())));
+        assert_eq!(found(&table, "").as_deref(), Some("*"));
+        assert_eq!(found(&table, "[::1]:80").as_deref(), Some("*"));
+    }
+
+    #[test]
+    fn weights_share_the_numbers() {
+        let destination = |weight| Destination {
+            cluster: ClusterReference::Missing(Arc::from(format!("w{weight}"))),
+            weight,
+            request_headers: HeaderOperations::default(),
+            response_headers: HeaderOperations::default(),
+            authority_rewrite: None,
+        };
+        let forward = Forward {
+            destinations: vec![destination(1), destination(3)],
+            total_weight: 4,
+            timeout: None,
+            path_rewrite: None,
+            authority_rewrite: None,
+            decorator: HeaderValue::from_static("x"),
+        };
+        let weights: Vec<_> = (0..8).filter_map(|n| forward.choose(n)).map(|d| d.weight).collect();
+        assert_eq!(weights, [1, 3, 3, 3, 1, 3, 3, 3]);
+    }
 }

@@ -1,0 +1,326 @@
+//! What does a regular expression of a manifest mean? RE2's words, matched as a whole or searched.
+
+use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind, Look};
+
+/// Longest pattern in bytes (Istio's validation).
+const LONGEST: usize = 1024;
+/// Most memory of a compiled program in bytes; stands for Envoy's limit of 32768 instructions.
+const LARGEST: usize = 2 << 20;
+
+/// A compiled RE2 pattern (Istio StringMatch.regex, RegexRewrite.match).
+///
+/// Perl classes and word boundaries are ASCII, alternation is leftmost-first. Texts are bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    source: Box<str>,
+    regex: Regex,
+    literal_prefix: Box<[u8]>,
+}
+
+impl Pattern {
+    /// A pattern that has to match the whole text.
+    pub(crate) fn whole(source: &str) -> Result<Pattern, String> {
+        let translated = translate(checked_length(source)?);
+        // Compiled without the anchors first: `a)(b` must not become valid by the group around it.
+        let hir = parse(&translated)?;
+        let mut literal_prefix = Vec::new();
+        collect_prefix(&hir, &mut literal_prefix);
+        let regex = build(&format!(r"\A(?:{translated})\z"))?;
+        Ok(Pattern { source: source.into(), regex, literal_prefix: literal_prefix.into() })
+    }
+
+    /// A pattern that is searched in the text.
+    pub(crate) fn search(source: &str) -> Result<Pattern, String> {
+        let regex = build(&translate(checked_length(source)?))?;
+        Ok(Pattern { source: source.into(), regex, literal_prefix: Box::default() })
+    }
+
+    pub(crate) fn is_match(&self, text: &[u8]) -> bool {
+        self.regex.is_match(text)
+    }
+
+    /// As the user wrote it.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Every text that the whole pattern matches begins with these bytes.
+    pub(crate) fn literal_prefix(&self) -> &[u8] {
+        &self.literal_prefix
+    }
+
+    /// Replaces every match; `\1` names a group, `\0` the match (RE2 GlobalReplace). A group that does not exist
+    /// leaves the text unchanged.
+    pub(crate) fn replace_all(&self, text: &str, with: &str) -> String {
+        let Some(pieces) = replacement(with, self.regex.captures_len()) else { return text.to_owned() };
+        let mut replaced: Vec<u8> = Vec::with_capacity(text.len() + with.len());
+        let mut end = 0;
+        for found in self.regex.captures_iter(text.as_bytes()) {
+            let Some(whole) = found.get(0) else { continue };
+            replaced.extend_from_slice(text.as_bytes().get(end..whole.start()).unwrap_or_default());
+            for piece in &pieces {
+                match piece {
+                    Piece::Text(c) => replaced.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                    Piece::Group(number) => {
+                        replaced.extend_from_slice(found.get(*number).map(|group| group.as_bytes()).unwrap_or_default())
+                    }
+                }
+            }
+            end = whole.end();
+        }
+        replaced.extend_from_slice(text.as_bytes().get(end..).unwrap_or_default());
+        String::from_utf8(replaced).unwrap_or_else(|_| text.to_owned())
+    }
+}
+
+/// A piece of a replacement text.
+enum Piece {
+    Text(char),
+    Group(usize),
+}
+
+fn replacement(with: &str, groups: usize) -> Option<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    let mut chars = with.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            pieces.push(Piece::Text(c));
+            continue;
+        }
+        match chars.next()? {
+            '\\' => pieces.push(Piece::Text('\\')),
+            digit => {
+                let number = usize::try_from(digit.to_digit(10)?).ok()?;
+                if number >= groups {
+                    return None;
+                }
+                pieces.push(Piece::Group(number));
+            }
+        }
+    }
+    Some(pieces)
+}
+
+fn checked_length(source: &str) -> Result<&str, String> {
+    match source.len() {
+        0 => Err("the regular expression is empty".to_owned()),
+        length if length > LONGEST => Err(format!("the regular expression is longer than {LONGEST} bytes")),
+        _ => Ok(source),
+    }
+}
+
+fn build(translated: &str) -> Result<Regex, String> {
+    RegexBuilder::new(translated).size_limit(LARGEST).build().map_err(|error| one_line(&error.to_string()))
+}
+
+fn parse(translated: &str) -> Result<Hir, String> {
+    let parsed = regex_syntax::ParserBuilder::new().utf8(false).build().parse(translated);
+    parsed.map_err(|error| one_line(&error.to_string()))
+}
+
+fn one_line(error: &str) -> String {
+    let last = error.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(error);
+    last.trim().trim_start_matches("error: ").to_owned()
+}
+
+/// Gathers the literal that the expression begins with; true while what follows still belongs to it.
+fn collect_prefix(hir: &Hir, prefix: &mut Vec<u8>) -> bool {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(Look::Start) => true,
+        HirKind::Literal(literal) => {
+            prefix.extend_from_slice(&literal.0);
+            true
+        }
+        HirKind::Capture(capture) => collect_prefix(&capture.sub, prefix),
+        HirKind::Concat(parts) => parts.iter().all(|part| collect_prefix(part, prefix)),
+        _ => false,
+    }
+}
+
+/// Writes RE2 syntax in the words of the regex crate, where the two differ.
+fn translate(source: &str) -> String {
+    let mut translated = String::with_capacity(source.len() + 16);
+    let mut rest = source;
+    let mut class = ClassState::Outside;
+    while let Some(c) = rest.chars().next() {
+        let tail = rest.get(c.len_utf8()..).unwrap_or_default();
+        rest = match (c, class) {
+            ('\\', ClassState::Outside) if tail.starts_with('Q') => quote(tail, &mut translated),
+            ('\\', _) => escape(tail, class, &mut translated),
+            ('[', ClassState::Outside) => open_class(tail, &mut translated),
+            ('{', ClassState::Outside) if !is_repetition(rest) => put(&mut translated, r"\{", tail),
+            ('}', ClassState::Outside) if !closes_repetition(source, rest) => put(&mut translated, r"\}", tail),
+            ('[', ClassState::Inside) if tail.starts_with(':') => posix_class(rest, &mut translated),
+            ('[', ClassState::Inside) => put(&mut translated, r"\[", tail),
+            ('&' | '~', ClassState::Inside) => {
+                translated.push('\\');
+                translated.push(c);
+                tail
+            }
+            ('-', ClassState::Inside) if tail.starts_with('-') => put(&mut translated, r"\-", tail),
+            _ => {
+                translated.push(c);
+                tail
+            }
+        };
+        class = match (c, class) {
+            ('[', ClassState::Outside) => ClassState::Inside,
+            (']', ClassState::Inside) => ClassState::Outside,
+            (_, state) => state,
+        };
+    }
+    translated
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum ClassState {
+    Outside,
+    Inside,
+}
+
+fn put<'a>(translated: &mut String, text: &str, tail: &'a str) -> &'a str {
+    translated.push_str(text);
+    tail
+}
+
+/// Behind a backslash.
+fn escape<'a>(tail: &'a str, class: ClassState, translated: &mut String) -> &'a str {
+    let Some(c) = tail.chars().next() else { return put(translated, "\\", tail) };
+    let after = tail.get(c.len_utf8()..).unwrap_or_default();
+    let text = match (c, class) {
+        ('d', _) => "[0-9]",
+        ('D', _) => "[^0-9]",
+        ('w', _) => "[0-9A-Za-z_]",
+        ('W', _) => "[^0-9A-Za-z_]",
+        ('s', _) => r"[\t\n\f\r ]",
+        ('S', _) => r"[^\t\n\f\r ]",
+        ('b', ClassState::Outside) => r"(?-u:\b)",
+        ('B', ClassState::Outside) => r"(?-u:\B)",
+        ('<', _) => "<",
+        ('>', _) => ">",
+        ('_', _) => "_",
+        _ => {
+            translated.push('\\');
+            translated.push(c);
+            return after;
+        }
+    };
+    put(translated, text, after)
+}
+
+/// `\Q...\E`: plain text.
+fn quote<'a>(tail: &'a str, translated: &mut String) -> &'a str {
+    let quoted = tail.get(1..).unwrap_or_default();
+    let (text, after) = quoted.split_once(r"\E").unwrap_or((quoted, ""));
+    translated.push_str(&regex_syntax::escape(text));
+    after
+}
+
+/// Behind the `[` of a class: a `]` that comes first is a member.
+fn open_class<'a>(tail: &'a str, translated: &mut String) -> &'a str {
+    translated.push('[');
+    let members = tail.strip_prefix('^').inspect(|_| translated.push('^')).unwrap_or(tail);
+    match members.strip_prefix(']') {
+        Some(after) => put(translated, r"\]", after),
+        None => members,
+    }
+}
+
+fn posix_class<'a>(rest: &'a str, translated: &mut String) -> &'a str {
+    match rest.find(":]") {
+        Some(end) => {
+            translated.push_str(rest.get(..end + 2).unwrap_or_default());
+            rest.get(end + 2..).unwrap_or_default()
+        }
+        None => put(translated, r"\[", rest.get(1..).unwrap_or_default()),
+    }
+}
+
+/// Whether the text begins with `{n}`, `{n,}` or `{n,m}`; RE2 takes any other brace as itself.
+fn is_repetition(rest: &str) -> bool {
+    let Some((inside, _)) = rest.get(1..).and_then(|inside| inside.split_once('}')) else { return false };
+    let (least, most) = inside.split_once(',').unwrap_or((inside, "0"));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    !least.is_empty() && digits(least) && digits(most)
+}
+
+/// Whether the `}` that `rest` begins with ends a repetition of `source`.
+fn closes_repetition(source: &str, rest: &str) -> bool {
+    let before = source.get(..source.len() - rest.len()).unwrap_or_default();
+    before
+        .rfind('{')
+        .and_then(|open| source.get(open..))
+        .is_some_and(|text| is_repetition(text) && text.find('}').is_some_and(|close| text.len() - close == rest.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(pattern: &str, text: &str) -> bool {
+        Pattern::whole(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}")).is_match(text.as_bytes())
+    }
+
+    #[test]
+    fn patterns_are_read_as_re2_reads_them() {
+        for (pattern, text, expected) in [
+            ("a|ab", "ab", true),
+            ("/users/{id}", "/users/{id}", true),
+            (r"/\d{2,3}/\w+", "/123/a_b", true),
+            (r"\d", "٣", false),
+            (r"[\d.]+", "1.2", true),
+            (r"[^\w]", "-", true),
+            (r"[]a]+", "]a", true),
+            (r"[a[b]+", "[ab", true),
+            (r"[[:digit:]x]+", "1x", true),
+            (r"[a&&b]+", "a&b", true),
+            (r"\Qa.b\E+", "a.bb", true),
+            (r"\Qa.b\E+", "axb", false),
+            (r"(?i)/flag", "/FLAG", true),
+            (r"a.c", "aéc", true),
+            (r"\s", "\u{b}", false),
+            (r"foo\b.*", "foo bar", true),
+            ("a", "ab", false),
+            (r"^/x$", "/x", true),
+        ] {
+            assert_eq!(whole(pattern, text), expected, "{pattern} on {text}");
+        }
+        for bad in ["", "*", "a)(b", "(", r"\1", "(?=a)", "[a"] {
+            assert!(Pattern::whole(bad).is_err(), "{bad}");
+        }
+        assert!(Pattern::whole(&"a".repeat(1025)).is_err());
+    }
+
+    #[test]
+    fn the_literal_beginning_is_known() {
+        for (pattern, prefix) in [
+            ("/api/[0-9]+", "/api/"),
+            (r"^/v1\.0/.*", "/v1.0/"),
+            ("(/a)b(c|d)", "/ab"),
+            ("a|b", ""),
+            ("(?i)/a", "/"),
+            (".*", ""),
+        ] {
+            let found = Pattern::whole(pattern).map(|p| p.literal_prefix().to_vec());
+            assert_eq!(found, Ok(prefix.as_bytes().to_vec()), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn replacements_are_made_as_re2_makes_them() {
+        for (pattern, with, text, expected) in [
+            ("x*", "/", "/exy", "//e/y/"),
+            (r"^/(\w+)/(\w+)", r"/\2/\1", "/a/b/c", "/b/a/c"),
+            ("a", r"[\0]", "aba", "[a]b[a]"),
+            ("a(b)?", r"<\1>", "a", "<>"),
+            ("a", r"\1", "aa", "aa"),
+        ] {
+            assert_eq!(
+                Pattern::search(pattern).map(|p| p.replace_all(text, with)),
+                Ok(expected.to_owned()),
+                "{pattern}"
+            );
+        }
+    }
+}
