@@ -1,1 +1,29 @@
-//! (to be written)
+//! What we tell the operator: metrics, the access log and the process's own log.
+
+pub(crate) mod access_log;
+mod cell;
+pub(crate) mod flags;
+pub(crate) mod log;
+pub(crate) mod metrics;
+pub(crate) mod record;
+pub(crate) mod requests;
+
+use self::access_log::AccessLog;
+use self::metrics::Metrics;
+use self::requests::SourceLabels;
+
+/// Shared by every part that carries traffic or configuration.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    pub metrics: Metrics,
+    pub access_log: AccessLog,
+}
+
+impl Telemetry {
+    /// Starts with an access log that is off; `AccessLog::reconfigure` turns it on.
+    pub(crate) fn new(source: SourceLabels) -> std::io::Result<Self> {
+        let metrics = Metrics::new(source);
+        let access_log = AccessLog::start(metrics.access_log_dropped())?;
+        Ok(Telemetry { metrics, access_log })
+    }
+}
