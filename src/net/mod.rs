@@ -1,4 +1,5 @@
-//! What do bytes travel through? One stream type for clients and endpoints.
+//! Bytes between sockets and HTTP: one stream type, the first bytes of a connection, the signal to go away.
 
+pub(crate) mod drain;
 pub(crate) mod link;
 pub(crate) mod prefixed;

@@ -1,1 +1,188 @@
-//! (to be written)
+//! Which endpoint takes a request, and over which connection? Live state of one worker: it outlives snapshots, is
+//! keyed by cluster and endpoint, and is pruned after each publish.
+
+mod balance;
+pub(crate) mod connect;
+pub(crate) mod dns;
+mod endpoint;
+mod multiplex;
+mod pool;
+mod view;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+
+use crate::snapshot::Snapshot;
+use crate::snapshot::cluster::{Cluster, EndpointSource, WorkloadFacts};
+
+use self::connect::{ConnectError, Stream, Want};
+use self::dns::Resolver;
+use self::endpoint::Group;
+use self::multiplex::{StreamPermit, Target};
+use self::pool::Held;
+use self::view::{Candidate, View};
+
+/// The clusters of one worker, as far as requests have asked for them.
+pub(crate) struct Upstreams {
+    resolver: Resolver,
+    live: Mutex<Live>,
+}
+
+#[derive(Default)]
+struct Live {
+    /// By the address of the cluster, which the view keeps alive.
+    views: HashMap<usize, Arc<View>>,
+    /// By cluster name and identity.
+    groups: HashMap<(Arc<str>, u64), Arc<Group>>,
+}
+
+/// The cluster has no endpoint now: none is configured, or its name does not resolve (503 UH).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no healthy upstream")]
+pub(crate) struct NoEndpoint;
+
+/// An endpoint chosen for one request; it counts as load until this is dropped.
+pub(crate) struct Pick {
+    candidate: Candidate,
+    cluster: Arc<Cluster>,
+    /// What belongs to the HTTP/1 connection in use.
+    held: Mutex<Held>,
+}
+
+/// A connection to use for one request.
+pub(crate) enum Lease {
+    /// A lazy [`crate::net::link::Link`]. Give it back with [`Pick::give_back`] when it may carry another request.
+    Http1 { stream: Stream, reused: bool },
+    /// Keep the permit as long as the stream.
+    Http2 { sender: SendRequest<Bytes>, permit: StreamPermit, reused: bool },
+}
+
+impl Upstreams {
+    pub(crate) fn new(resolver: Resolver) -> Self {
+        Upstreams { resolver, live: Mutex::default() }
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Chooses an endpoint by the cluster's balancing; `not` is avoided if there is another one.
+    pub(crate) fn pick(&self, cluster: &Arc<Cluster>, not: Option<SocketAddr>) -> Result<Pick, NoEndpoint> {
+        let view = self.live().view(cluster, &self.resolver);
+        let candidate = view.choose(not, || fastrand::u32(..)).ok_or(NoEndpoint)?;
+        candidate.endpoint.begin_request();
+        Ok(Pick { candidate, cluster: Arc::clone(&view.cluster), held: Mutex::default() })
+    }
+
+    /// After a publish: forgets clusters, identities and endpoints that are gone. Their idle connections close now,
+    /// the others when their requests end.
+    pub(crate) fn retain(&self, snapshot: &Snapshot) {
+        let mut live = self.live();
+        let is_current = |cluster: &Arc<Cluster>| {
+            snapshot.clusters.get(&cluster.name).is_some_and(|current| Arc::ptr_eq(current, cluster))
+        };
+        live.views.retain(|_, view| is_current(&view.cluster));
+        live.groups.retain(|(name, identity), group| {
+            let Some(cluster) = snapshot.clusters.get(name).filter(|cluster| cluster.identity == *identity) else {
+                return false;
+            };
+            if let EndpointSource::Static(endpoints) = &cluster.endpoints {
+                group.retain(&endpoints.iter().map(|endpoint| endpoint.address).collect::<HashSet<_>>());
+            }
+            true
+        });
+    }
+
+    /// Closes connections that were idle too long or that their endpoints closed. To be called every second or so.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let groups: Vec<_> = self.live().groups.values().cloned().collect();
+        groups.iter().for_each(|group| group.sweep(now));
+    }
+
+    /// Idle HTTP/1 and open HTTP/2 connections of this worker.
+    pub(crate) fn pooled(&self) -> usize {
+        self.live().groups.values().map(|group| group.pooled()).sum()
+    }
+}
+
+impl Live {
+    fn view(&mut self, cluster: &Arc<Cluster>, resolver: &Resolver) -> Arc<View> {
+        let Live { views, groups } = self;
+        let view = views.entry(Arc::as_ptr(cluster).addr()).or_insert_with(|| {
+            let group = groups.entry((Arc::clone(&cluster.name), cluster.identity)).or_default();
+            Arc::new(View::new(Arc::clone(cluster), Arc::clone(group), resolver))
+        });
+        Arc::clone(view)
+    }
+}
+
+impl Pick {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.candidate.endpoint.address
+    }
+
+    pub(crate) fn workload(&self) -> &Arc<WorkloadFacts> {
+        &self.candidate.workload
+    }
+
+    /// A pooled connection or a new one. `authority` names the server where the cluster does not.
+    pub(crate) async fn connect(&self, authority: &str, want: Want) -> Result<Lease, ConnectError> {
+        let server_name = connect::server_name_of(&self.cluster, authority);
+        match want {
+            Want::Http1 => self.connect_http1(server_name).await,
+            Want::Http2 => self.connect_http2(server_name).await,
+        }
+    }
+
+    async fn connect_http1(&self, server_name: Option<&str>) -> Result<Lease, ConnectError> {
+        let endpoint = &self.candidate.endpoint;
+        let taken = endpoint.idle().take(server_name, Instant::now());
+        if let Some((stream, held)) = taken {
+            *self.held() = held;
+            return Ok(Lease::Http1 { stream, reused: true });
+        }
+        let mut link =
+            connect::open(endpoint.address, &self.cluster, server_name, &endpoint.configs, Want::Http1).await?;
+        link.set_lazy();
+        *self.held() = Held { served: 0, server_name: server_name.map(Into::into) };
+        Ok(Lease::Http1 { stream: Box::new(link), reused: false })
+    }
+
+    async fn connect_http2(&self, server_name: Option<&str>) -> Result<Lease, ConnectError> {
+        let endpoint = &self.candidate.endpoint;
+        let target = || Target {
+            address: endpoint.address,
+            cluster: Arc::clone(&self.cluster),
+            configs: Arc::clone(&endpoint.configs),
+        };
+        let (sender, permit, reused) = endpoint.multiplexer.lease(server_name, target).await?;
+        Ok(Lease::Http2 { sender, permit, reused })
+    }
+
+    /// Keeps the HTTP/1 connection of this pick for other requests. Only after a complete exchange that left it
+    /// open and quiet.
+    pub(crate) fn give_back(&self, stream: Stream) {
+        let mut held = std::mem::take(&mut *self.held());
+        held.served += 1;
+        let limit = self.cluster.max_requests_per_connection;
+        if limit == 0 || held.served < limit {
+            let expires = self.cluster.idle_timeout.map(|timeout| Instant::now() + timeout);
+            self.candidate.endpoint.idle().put(stream, held, expires);
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pick {
+    fn drop(&mut self) {
+        self.candidate.endpoint.end_request();
+    }
+}

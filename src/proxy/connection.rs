@@ -1,0 +1,51 @@
+//! What is known of a client's connection from its first bytes on?
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ProtocolVersion;
+
+use crate::snapshot::Snapshot;
+use crate::snapshot::listener::FilterChain;
+
+/// The facts of one client connection. They outlive snapshots; what configuration decides is looked up by them.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The bound address that took the connection: names the listener.
+    pub listener: SocketAddr,
+    /// The address that the client connected to, or that the PROXY protocol tells.
+    pub local: SocketAddr,
+    /// The client, or the one that the PROXY protocol tells. IPv4-mapped addresses are IPv4.
+    pub peer: SocketAddr,
+    /// `None` on plaintext.
+    pub tls: Option<TlsFacts>,
+    pub protocol: ClientProtocol,
+}
+
+/// What the TLS handshake settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsFacts {
+    /// As the client sent it.
+    pub server_name: Option<Box<str>>,
+    /// The agreed version.
+    pub version: ProtocolVersion,
+}
+
+/// What the client speaks: by ALPN, else by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientProtocol {
+    Http1,
+    Http2,
+}
+
+impl Connection {
+    /// The chain that serves this connection in `snapshot`, the same that a new connection like it would get;
+    /// `None` if there is none any more.
+    pub(crate) fn chain<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<FilterChain>> {
+        let listener = snapshot.listeners.iter().find(|listener| listener.address == self.listener)?;
+        match &self.tls {
+            Some(facts) => listener.tls.find(facts.server_name.as_deref()),
+            None => listener.plaintext.as_ref(),
+        }
+    }
+}

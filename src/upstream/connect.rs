@@ -1,0 +1,142 @@
+//! How is a connection to an endpoint opened? TCP, then TLS if the cluster says so, within the connect timeout.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::net::link::Link;
+use crate::snapshot::cluster::Cluster;
+use crate::snapshot::tls::TlsClient;
+
+/// A connection as Pingora's HTTP/1 client session takes it.
+pub(crate) use pingora_core::protocols::Stream;
+
+/// What is to be spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    Http1,
+    Http2,
+}
+
+/// Why there is no connection. The text is Envoy's `transport failure reason` where it has one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("{0}")]
+    Failed(Arc<str>),
+    #[error("connection timeout")]
+    Timeout,
+    #[error("{0}")]
+    Tls(Arc<str>),
+    /// The credential for TLS is missing.
+    #[error("{0}")]
+    Unavailable(Arc<str>),
+}
+
+impl ConnectError {
+    /// What the reply and the access log tell as transport failure reason.
+    pub(crate) fn transport_failure(&self) -> Option<&str> {
+        match self {
+            ConnectError::Failed(text) | ConnectError::Tls(text) | ConnectError::Unavailable(text) => Some(text),
+            ConnectError::Timeout => None,
+        }
+    }
+
+    fn failed(error: &io::Error) -> Self {
+        let text = error.to_string();
+        let text = text.split_once(" (os error").map_or(text.as_str(), |(text, _)| text);
+        ConnectError::Failed(format!("delayed connect error: {text}").into())
+    }
+
+    fn tls(text: impl std::fmt::Display) -> Self {
+        ConnectError::Tls(format!("TLS_error: {text}").into())
+    }
+}
+
+/// The TLS client configurations of one cluster identity, one for each protocol, made when first used.
+#[derive(Debug, Default)]
+pub(super) struct ClientConfigs {
+    http1: OnceLock<Arc<ClientConfig>>,
+    http2: OnceLock<Arc<ClientConfig>>,
+}
+
+impl ClientConfigs {
+    fn offering(&self, base: &ClientConfig, want: Want) -> Arc<ClientConfig> {
+        let (slot, alpn) = match want {
+            Want::Http1 => (&self.http1, b"http/1.1".as_slice()),
+            Want::Http2 => (&self.http2, b"h2".as_slice()),
+        };
+        let offering = || {
+            let mut config = base.clone();
+            config.alpn_protocols = vec![alpn.to_vec()];
+            Arc::new(config)
+        };
+        Arc::clone(slot.get_or_init(offering))
+    }
+}
+
+/// The server name that distinguishes connections of one endpoint: the host of the authority, if the cluster uses
+/// TLS and names no server of its own.
+pub(super) fn server_name_of<'a>(cluster: &Cluster, authority: &'a str) -> Option<&'a str> {
+    matches!(cluster.tls, Some(TlsClient::Ready { sni: None, .. })).then(|| host_of(authority))
+}
+
+/// Opens a connection. `server_name` is what [`server_name_of`] says.
+pub(super) async fn open(
+    address: SocketAddr,
+    cluster: &Cluster,
+    server_name: Option<&str>,
+    configs: &ClientConfigs,
+    want: Want,
+) -> Result<Link, ConnectError> {
+    if let Some(TlsClient::Unavailable { reason }) = &cluster.tls {
+        return Err(ConnectError::Unavailable(reason.as_str().into()));
+    }
+    let opened = tokio::time::timeout(cluster.connect_timeout, async {
+        let tcp = TcpStream::connect(address).await.map_err(|error| ConnectError::failed(&error))?;
+        tcp.set_nodelay(true).map_err(|error| ConnectError::failed(&error))?;
+        let Some(TlsClient::Ready { config, sni }) = &cluster.tls else { return Ok(Link::client_plain(tcp)) };
+        let name = sni.as_deref().or(server_name).unwrap_or_default();
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| ConnectError::tls(format_args!("`{name}` is no server name")))?;
+        let connector = TlsConnector::from(configs.offering(config, want));
+        let tls = connector.connect(name, tcp).await.map_err(ConnectError::tls)?;
+        Ok(Link::client_tls(tls))
+    });
+    opened.await.unwrap_or(Err(ConnectError::Timeout))
+}
+
+/// `example.com` of `example.com:8080`, `::1` of `[::1]:8080`.
+fn host_of(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split_once(']').map_or(rest, |(host, _)| host);
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_an_authority_has_no_port() {
+        let cases = [("a.com", "a.com"), ("a.com:80", "a.com"), ("[::1]:80", "::1"), ("[::1]", "::1"), ("", "")];
+        for (authority, host) in cases {
+            assert_eq!(host_of(authority), host);
+        }
+    }
+
+    #[test]
+    fn failures_read_as_envoy_writes_them() {
+        let refused = ConnectError::failed(&io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        assert_eq!(refused.transport_failure(), Some("delayed connect error: Connection refused"));
+        assert_eq!(ConnectError::Timeout.transport_failure(), None);
+    }
+}

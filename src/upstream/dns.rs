@@ -1,0 +1,187 @@
+//! What are the addresses of a name now? Names are resolved again and again by the control runtime; workers only look.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{ResolverBuilder, TokioResolver};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::base::task;
+use crate::snapshot::Snapshot;
+use crate::snapshot::cluster::EndpointSource;
+
+/// An answer is kept at least and at most this long, whatever its TTL.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+/// After a failure the old addresses stay, and the name is asked again after this.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The addresses of one name, sorted; none before the first answer.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses(ArcSwap<Vec<IpAddr>>);
+
+impl Addresses {
+    pub(super) fn load(&self) -> Arc<Vec<IpAddr>> {
+        self.0.load_full()
+    }
+
+    /// Whether `seen` is what [`Addresses::load`] would give.
+    pub(super) fn is_still(&self, seen: &Arc<Vec<IpAddr>>) -> bool {
+        Arc::ptr_eq(&self.0.load(), seen)
+    }
+
+    /// Puts a new answer in force; the same addresses stay the same value.
+    fn store(&self, mut answer: Vec<IpAddr>) {
+        answer.sort_unstable();
+        answer.dedup();
+        if **self.0.load() != answer {
+            self.0.store(Arc::new(answer));
+        }
+    }
+}
+
+/// Resolves the names of snapshots. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct Resolver(Arc<Inner>);
+
+struct Inner {
+    names: Mutex<HashMap<Box<str>, Watched>>,
+    /// Where refreshing runs.
+    runtime: Handle,
+    /// `None`: there is no way to resolve names here.
+    system: Option<TokioResolver>,
+}
+
+struct Watched {
+    addresses: Arc<Addresses>,
+    /// `None`: an IP address, or nobody asked to keep it fresh yet.
+    refresh: Option<Refresh>,
+}
+
+struct Refresh {
+    /// Whether the first answer has come, good or bad.
+    answered: watch::Receiver<bool>,
+    task: AbortHandle,
+}
+
+impl Drop for Refresh {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Resolver {
+    /// Uses the system's configuration (resolv.conf, hosts); refreshing runs on `runtime`.
+    pub(crate) fn new(runtime: Handle) -> Self {
+        Resolver(Arc::new(Inner { names: Mutex::default(), runtime, system: system_resolver() }))
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<Box<str>, Watched>> {
+        self.0.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The addresses of a name, kept up to date if a snapshot wants the name.
+    pub(super) fn addresses(&self, name: &str) -> Arc<Addresses> {
+        let mut names = self.names();
+        if let Some(watched) = names.get(name) {
+            return Arc::clone(&watched.addresses);
+        }
+        let addresses = Arc::new(Addresses::default());
+        addresses.store(name.parse().into_iter().collect());
+        names.insert(name.into(), Watched { addresses: Arc::clone(&addresses), refresh: None });
+        addresses
+    }
+
+    /// Before a publish: begins to resolve the new names of `next` and waits for their first answers, but not longer
+    /// than `limit`.
+    pub(crate) async fn prime(&self, next: &Snapshot, limit: Duration) {
+        let answers: Vec<_> = wanted(next).into_iter().filter_map(|name| self.watch(name)).collect();
+        let all = async {
+            for mut answered in answers {
+                let _ = answered.wait_for(|answered| *answered).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    /// After a publish: resolves the names of `snapshot` and no others.
+    pub(crate) fn retain(&self, snapshot: &Snapshot) {
+        let wanted = wanted(snapshot);
+        self.names().retain(|name, _| wanted.contains(&**name));
+        wanted.into_iter().for_each(|name| drop(self.watch(name)));
+    }
+
+    /// Begins to keep a name fresh, if that has not begun; tells when the first answer has come.
+    fn watch(&self, name: &str) -> Option<watch::Receiver<bool>> {
+        let addresses = self.addresses(name);
+        if name.parse::<IpAddr>().is_ok() {
+            return None;
+        }
+        let mut names = self.names();
+        let watched = names.get_mut(name)?;
+        let system = self.0.system.clone()?;
+        let refresh = watched.refresh.get_or_insert_with(|| {
+            let (tell, answered) = watch::channel(false);
+            let _inside = self.0.runtime.enter();
+            let task = task::spawn("dns", keep_fresh(system, name.to_owned(), addresses, tell)).abort_handle();
+            Refresh { answered, task }
+        });
+        Some(refresh.answered.clone())
+    }
+}
+
+/// Every name of a snapshot's clusters.
+fn wanted(snapshot: &Snapshot) -> HashSet<&str> {
+    let names = snapshot.clusters.values().filter_map(|cluster| match &cluster.endpoints {
+        EndpointSource::Dns { names, .. } => Some(names),
+        EndpointSource::Static(_) => None,
+    });
+    names.flatten().map(|name| name.name.as_str()).collect()
+}
+
+async fn keep_fresh(system: TokioResolver, name: String, addresses: Arc<Addresses>, tell: watch::Sender<bool>) {
+    let mut failing = false;
+    loop {
+        let pause = match system.lookup_ip(name.as_str()).await {
+            Ok(answer) => {
+                addresses.store(answer.iter().collect());
+                failing = false;
+                answer.valid_until().saturating_duration_since(Instant::now()).clamp(SHORTEST, LONGEST)
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(name, %error, "name does not resolve; what was known stays in use");
+                }
+                failing = true;
+                RETRY
+            }
+        };
+        tell.send_replace(true);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Follows resolv.conf and the hosts file; without a usable resolv.conf the hosts file alone. `None`: neither.
+fn system_resolver() -> Option<TokioResolver> {
+    let empty = || ResolverConfig::from_parts(None, Vec::new(), Vec::new());
+    let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no usable DNS configuration; names are looked up in the hosts file alone");
+        TokioResolver::builder_with_config(empty(), TokioRuntimeProvider::default())
+    });
+    system(builder).inspect_err(|error| tracing::error!(%error, "DNS cannot be used")).ok()
+}
+
+fn system(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioResolver, NetError> {
+    let options = builder.options_mut();
+    options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+    options.cache_size = 0; // answers are kept here
+    builder.build()
+}

@@ -1,0 +1,143 @@
+//! Which endpoints does a cluster have now, and whose turn is it?
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::balance::Weights;
+use super::dns::{Addresses, Resolver};
+use super::endpoint::{Endpoint, Group};
+use crate::snapshot::cluster::{self, Balancing, Cluster, DnsName, EndpointSource, WorkloadFacts};
+
+/// One cluster of one snapshot, joined with the live state of its endpoints.
+pub(super) struct View {
+    pub(super) cluster: Arc<Cluster>,
+    group: Arc<Group>,
+    turn: AtomicUsize,
+    source: Source,
+}
+
+enum Source {
+    Fixed(Arc<Candidates>),
+    Resolved { names: Vec<(DnsName, Arc<Addresses>)>, logical: bool, last: Mutex<Arc<Candidates>> },
+}
+
+/// The endpoints that a request may get.
+#[derive(Default)]
+struct Candidates {
+    list: Vec<Candidate>,
+    weights: Weights,
+    /// What the names resolved to when this list was made.
+    seen: Vec<Arc<Vec<IpAddr>>>,
+}
+
+/// One endpoint as the cluster describes it.
+#[derive(Clone)]
+pub(super) struct Candidate {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) workload: Arc<WorkloadFacts>,
+}
+
+impl View {
+    pub(super) fn new(cluster: Arc<Cluster>, group: Arc<Group>, resolver: &Resolver) -> Self {
+        let source = match &cluster.endpoints {
+            EndpointSource::Static(endpoints) => {
+                Source::Fixed(Arc::new(Candidates::new(&group, endpoints, Vec::new())))
+            }
+            EndpointSource::Dns { names, logical } => Source::Resolved {
+                names: names.iter().map(|name| (name.clone(), resolver.addresses(&name.name))).collect(),
+                logical: *logical,
+                last: Mutex::default(),
+            },
+        };
+        View { cluster, group, turn: AtomicUsize::new(0), source }
+    }
+
+    /// Chooses an endpoint by the cluster's rule; `not` is avoided if there is another one.
+    pub(super) fn choose(&self, not: Option<SocketAddr>, mut random: impl FnMut() -> u32) -> Option<Candidate> {
+        let candidates = self.candidates();
+        let list = &candidates.list;
+        let skip = not.and_then(|not| list.iter().position(|candidate| candidate.endpoint.address == not));
+        let chosen = match self.cluster.balancing {
+            _ if list.len() == 1 => Some(0),
+            Balancing::Random => candidates.weights.random(skip, random()),
+            Balancing::RoundRobin => candidates.weights.round_robin(skip, self.turn.fetch_add(1, Ordering::Relaxed)),
+            Balancing::LeastRequest => {
+                let active = |index: usize| list.get(index).map_or(0, |candidate| candidate.endpoint.active());
+                candidates.weights.least_request(skip, active, (random(), random()))
+            }
+        };
+        chosen.and_then(|index| list.get(index)).cloned()
+    }
+
+    /// The endpoints of now. Those that left DNS are forgotten when the change is first seen.
+    fn candidates(&self) -> Arc<Candidates> {
+        let (names, logical, last) = match &self.source {
+            Source::Fixed(candidates) => return Arc::clone(candidates),
+            Source::Resolved { names, logical, last } => (names, *logical, last),
+        };
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let unchanged = last.seen.len() == names.len()
+            && names.iter().zip(&last.seen).all(|((_, addresses), seen)| addresses.is_still(seen));
+        if !unchanged {
+            let seen: Vec<_> = names.iter().map(|(_, addresses)| addresses.load()).collect();
+            let endpoints = resolved(names.iter().map(|(name, _)| name).zip(&seen), logical);
+            let candidates = Candidates::new(&self.group, &endpoints, seen);
+            self.group.retain(&candidates.list.iter().map(|candidate| candidate.endpoint.address).collect());
+            *last = Arc::new(candidates);
+        }
+        Arc::clone(&last)
+    }
+}
+
+impl Candidates {
+    fn new(group: &Group, endpoints: &[cluster::Endpoint], seen: Vec<Arc<Vec<IpAddr>>>) -> Self {
+        let candidate = |endpoint: &cluster::Endpoint| Candidate {
+            endpoint: group.endpoint(endpoint.address),
+            workload: Arc::clone(&endpoint.workload),
+        };
+        Candidates {
+            list: endpoints.iter().map(candidate).collect(),
+            weights: Weights::new(endpoints.iter().map(|endpoint| endpoint.weight).collect()),
+            seen,
+        }
+    }
+}
+
+/// The addresses of names as endpoints, each address once; only the first address if `logical`.
+fn resolved<'a>(
+    names: impl Iterator<Item = (&'a DnsName, &'a Arc<Vec<IpAddr>>)>,
+    logical: bool,
+) -> Vec<cluster::Endpoint> {
+    let mut met = HashSet::new();
+    let mut endpoints = Vec::new();
+    for (name, addresses) in names {
+        for address in addresses.iter().map(|ip| SocketAddr::new(*ip, name.port)) {
+            if met.insert(address) {
+                let workload = Arc::clone(&name.workload);
+                endpoints.push(cluster::Endpoint { address, weight: name.weight, workload });
+            }
+        }
+    }
+    if logical {
+        endpoints.truncate(1);
+    }
+    endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_names_are_endpoints_once() {
+        let name = |port| DnsName { name: "a".into(), port, weight: 2, workload: Arc::default() };
+        let addresses = Arc::new(vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])]);
+        let (first, again, other) = (name(80), name(80), name(81));
+        let names = || [(&first, &addresses), (&again, &addresses), (&other, &addresses)].into_iter();
+        let ports = |logical| resolved(names(), logical).iter().map(|e| e.address.port()).collect::<Vec<_>>();
+        assert_eq!(ports(false), [80, 80, 81, 81]);
+        assert_eq!(ports(true), [80]);
+    }
+}
