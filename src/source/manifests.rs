@@ -1,0 +1,429 @@
+//! Which objects do the manifest files hold now? Unchanged files are not read again, and what breaks keeps its last
+//! good version.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::directory::{self, Stamp, Unreadable};
+use super::kinds::{Class, Harvest, Key, Resource, classify, harvest};
+use super::variables::fill;
+use super::yaml::{self, Part};
+use crate::resource::ResourceSet;
+use crate::resource::codes;
+use crate::resource::finding::{Finding, Location};
+use crate::resource::meta::Origin;
+use crate::resource::settings::Settings;
+
+/// What the manifest files gave, kept from one read to the next.
+#[derive(Default)]
+pub(super) struct Manifests {
+    files: HashMap<PathBuf, File>,
+    /// The settings that the meaning of a file depends on.
+    reading: Reading,
+}
+
+/// The settings that the meaning of a file depends on.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Reading {
+    variables: BTreeMap<String, String>,
+    default_namespace: String,
+}
+
+struct File {
+    stamp: Stamp,
+    text: Arc<str>,
+    resources: Vec<Resource>,
+    findings: Vec<Finding>,
+}
+
+impl Manifests {
+    /// Reads what changed and adds all objects to `set`.
+    pub(super) fn gather(&mut self, settings: &Settings, set: &mut ResourceSet, findings: &mut Vec<Finding>) {
+        let reading = Reading {
+            variables: settings.source.variables.clone(),
+            default_namespace: settings.gateway.default_namespace.clone(),
+        };
+        let same_reading = self.reading == reading;
+        self.reading = reading;
+        let (found, failed) = directory::list(&settings.source.manifests);
+        let mut order: Vec<PathBuf> = Vec::with_capacity(found.len());
+        for file in found {
+            self.refresh(&file.path, file.stamp, same_reading, findings);
+            order.push(file.path);
+        }
+        for Unreadable { path, error } in failed {
+            let kept = self.below(&path);
+            findings.push(unreadable(&path, &error, kept.len()));
+            order.extend(kept);
+        }
+        let wanted: HashSet<&PathBuf> = order.iter().collect();
+        self.files.retain(|path, _| wanted.contains(path));
+        self.collect(&order, set, findings);
+    }
+
+    /// Files that were read earlier from a path that cannot be looked at now.
+    fn below(&self, path: &Path) -> Vec<PathBuf> {
+        let mut kept: Vec<PathBuf> = self.files.keys().filter(|file| file.starts_with(path)).cloned().collect();
+        kept.sort();
+        kept
+    }
+
+    fn refresh(&mut self, path: &Path, stamp: Stamp, same_reading: bool, findings: &mut Vec<Finding>) {
+        if let Some(file) = self.files.get(path)
+            && same_reading
+            && file.stamp.proves_unchanged(&stamp)
+        {
+            return;
+        }
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let kept = self.files.get(path).map_or(0, |file| file.resources.len());
+                return findings.push(unreadable(path, &error, kept));
+            }
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let previous = self.files.get_mut(path);
+        match previous {
+            Some(file) if same_reading && *file.text == *text => file.stamp = stamp,
+            previous => {
+                let earlier = previous.map(|file| std::mem::take(&mut file.resources)).unwrap_or_default();
+                let file = self.read(path, stamp, &text, earlier);
+                self.files.insert(path.to_owned(), file);
+            }
+        }
+    }
+
+    fn read(&self, path: &Path, stamp: Stamp, raw: &str, earlier: Vec<Resource>) -> File {
+        let mut out = read_text(&path.display().to_string(), raw, &self.reading);
+        keep_last_good(&mut out, earlier);
+        File { stamp, text: raw.into(), resources: out.resources, findings: out.findings }
+    }
+
+    fn collect(&self, order: &[PathBuf], set: &mut ResourceSet, findings: &mut Vec<Finding>) {
+        let mut places: HashMap<Key, &Origin> = HashMap::new();
+        for file in order.iter().filter_map(|path| self.files.get(path)) {
+            findings.extend(file.findings.iter().cloned());
+            for resource in &file.resources {
+                let key = resource.key();
+                match places.get(&key) {
+                    Some(first) => findings.push(
+                        Finding::new(&codes::DUPLICATE_OBJECT, resource.origin().locate("metadata.name"), {
+                            format!("the same object stands at {}; that one is in force", first.start())
+                        })
+                        .about(key.title()),
+                    ),
+                    None => {
+                        places.insert(key, resource.origin());
+                        resource.add_to(set);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error, kept: usize) -> Finding {
+    let location = Location { file: path.display().to_string(), line: 0, column: 0 };
+    let finding = Finding::new(&codes::UNREADABLE, location, error.to_string());
+    match kept {
+        0 => finding,
+        _ => finding.hint("what it held stays in force"),
+    }
+}
+
+/// All objects of one text.
+fn read_text(file: &str, raw: &str, reading: &Reading) -> Harvest {
+    let mut out = Harvest::default();
+    let (text, parts) = fill_parts(raw, &reading.variables);
+    let (file, text): (Arc<str>, Arc<str>) = (file.into(), text.into());
+    for part in parts {
+        let Some(rest) = text.get(part.offset..part.end) else { continue };
+        let origin = Origin {
+            file: file.clone(),
+            text: text.clone(),
+            line: part.line,
+            offset: part.offset,
+            within: String::new(),
+            locator: yaml::locate,
+        };
+        match yaml::parse(rest) {
+            Ok(value) if value.is_null() => {}
+            Ok(value) => read_document(&value, &origin, &part, reading, &mut out),
+            Err(_) if !part.undefined.is_empty() => {
+                out.failed.push(None);
+                tell_undefined(&part, &origin, &mut out);
+            }
+            Err(error) => {
+                out.failed.push(None);
+                let line = part.line.saturating_add(error.line.saturating_sub(1));
+                let location = Location { file: file.to_string(), line, column: error.column };
+                out.findings.push(Finding::new(&codes::SYNTAX, location, error.message));
+            }
+        }
+    }
+    out
+}
+
+fn read_document(value: &serde_json::Value, origin: &Origin, part: &FilledPart, reading: &Reading, out: &mut Harvest) {
+    let text = |name: &str| value.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let in_force = matches!(classify(text("apiVersion"), text("kind")), Class::InForce(_) | Class::List);
+    if part.undefined.is_empty() || !in_force {
+        return harvest(value, origin, &reading.default_namespace, out);
+    }
+    tell_undefined(part, origin, out);
+    // Its objects count as failed, under the names that can be read.
+    let mut refused = Harvest::default();
+    harvest(value, origin, &reading.default_namespace, &mut refused);
+    out.failed.extend(refused.resources.iter().map(|resource| Some(resource.key())));
+    out.failed.extend(refused.failed);
+}
+
+fn tell_undefined(part: &FilledPart, origin: &Origin, out: &mut Harvest) {
+    for (name, line) in &part.undefined {
+        let location = Location { file: origin.file.to_string(), line: part.line + line - 1, column: 0 };
+        out.findings.push(
+            Finding::new(&codes::UNDEFINED_VARIABLE, location, format!("the variable `{name}` is not defined"))
+                .hint("set it in [source] variables, or write $${ for a plain ${"),
+        );
+    }
+}
+
+/// A document in the text whose variables are filled in.
+struct FilledPart {
+    offset: usize,
+    end: usize,
+    line: u32,
+    /// Undefined names with their line in the document.
+    undefined: Vec<(String, u32)>,
+}
+
+/// Fills in the variables of every document but Secrets; line numbers stay as they are.
+fn fill_parts(raw: &str, variables: &BTreeMap<String, String>) -> (String, Vec<FilledPart>) {
+    let mut text = String::with_capacity(raw.len());
+    let mut parts = Vec::new();
+    let mut done = 0;
+    for part in yaml::parts(raw) {
+        text.push_str(raw.get(done..part.offset).unwrap_or_default());
+        done = part.offset + part.text.len();
+        let offset = text.len();
+        let undefined = if is_secret(&part) {
+            text.push_str(part.text);
+            Vec::new()
+        } else {
+            let filled = fill(part.text, variables);
+            text.push_str(&filled.text);
+            filled.undefined
+        };
+        parts.push(FilledPart { offset, end: text.len(), line: part.line, undefined });
+    }
+    text.push_str(raw.get(done..).unwrap_or_default());
+    (text, parts)
+}
+
+fn is_secret(part: &Part<'_>) -> bool {
+    let kind = |line: &str| {
+        let value = line.strip_prefix("kind:").or_else(|| line.trim_start().strip_prefix("\"kind\":"));
+        value.is_some_and(|value| value.trim().trim_matches([',', '"', '\'']) == "Secret")
+    };
+    part.text.lines().any(kind)
+}
+
+/// What failed keeps its earlier version: the object of the same name, or all that vanished if no name could be read.
+fn keep_last_good(out: &mut Harvest, earlier: Vec<Resource>) {
+    if out.failed.is_empty() {
+        return;
+    }
+    let present: HashSet<Key> = out.resources.iter().map(Resource::key).collect();
+    let nameless = out.failed.iter().any(Option::is_none);
+    let failed: HashSet<&Key> = out.failed.iter().flatten().collect();
+    for resource in earlier {
+        let key = resource.key();
+        if present.contains(&key) || !(nameless || failed.contains(&key)) {
+            continue;
+        }
+        let message = "its last good version stays in force until the faults of its file are corrected";
+        let place = Location { line: 0, column: 0, ..resource.origin().start() };
+        out.findings.push(Finding::new(&codes::KEPT_LAST_GOOD, place, message).about(key.title()));
+        out.resources.push(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Folder {
+        dir: tempfile::TempDir,
+        settings: Settings,
+        manifests: Manifests,
+    }
+
+    impl Folder {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let mut settings = Settings::default();
+            settings.source.manifests = vec![dir.path().to_owned()];
+            settings.source.variables.insert("D".into(), "example.com".into());
+            Folder { dir, settings, manifests: Manifests::default() }
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.dir.path().join(name), text).unwrap();
+        }
+
+        /// The names of the gateways, with their first host, and the findings without the folder.
+        fn gather(&mut self) -> (Vec<String>, Vec<String>) {
+            let (mut set, mut findings) = (ResourceSet::default(), Vec::new());
+            self.manifests.gather(&self.settings, &mut set, &mut findings);
+            let host =
+                |g: &crate::resource::networking::Gateway| g.servers.first().map_or("", |s| &s.hosts[0]).to_owned();
+            let prefix = format!("{}/", self.dir.path().display());
+            (
+                set.gateways.iter().map(|g| format!("{} {}", g.meta.name, host(&g.spec))).collect(),
+                findings.iter().map(|f| f.to_string().replace(&prefix, "")).collect(),
+            )
+        }
+    }
+
+    fn gateway(name: &str, host: &str) -> String {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: {name}}}\nspec:\n  servers:\n  - hosts: [{host}]\n"
+        )
+    }
+
+    #[test]
+    fn one_broken_document_stops_no_other_and_keeps_its_last_good_version() {
+        let mut folder = Folder::new();
+        folder.write("a.yaml", &(gateway("one", "a.com") + &gateway("two", "b.com")));
+        assert_eq!(folder.gather().0, ["one a.com", "two b.com"]);
+        folder.write("a.yaml", &(gateway("one", "[") + &gateway("two", "c.com")));
+        let (names, findings) = folder.gather();
+        assert_eq!(names, ["two c.com", "one a.com"]);
+        assert!(findings[0].starts_with("a.yaml:8: error [LIM0010]"), "{findings:?}");
+        assert!(
+            findings[1].starts_with("a.yaml: warning [LIM0015] Gateway default/one: its last good"),
+            "{findings:?}"
+        );
+        folder.write("a.yaml", &(gateway("one", "a.com") + &gateway("two", "3")));
+        let (names, findings) = folder.gather();
+        assert_eq!(names, ["one a.com", "two c.com"]);
+        assert!(
+            findings[0].starts_with("a.yaml:14: error [LIM0012] Gateway default/two: spec.servers[0].hosts[0]: text"),
+            "{findings:?}"
+        );
+        folder.write("a.yaml", &gateway("two", "d.com"));
+        assert_eq!(folder.gather(), (vec!["two d.com".into()], vec![]));
+    }
+
+    #[test]
+    fn variables_are_filled_in_but_never_guessed() {
+        let mut folder = Folder::new();
+        folder.write("a.yaml", &(gateway("one", "a.${D}") + &gateway("two", "a.${E}")));
+        let (names, findings) = folder.gather();
+        assert_eq!(names, ["one a.example.com"]);
+        assert!(findings[0].starts_with("a.yaml:14: error [LIM0014] the variable `E`"), "{findings:?}");
+        folder.settings.source.variables.insert("E".into(), "e.com".into());
+        assert_eq!(folder.gather().0, ["one a.example.com", "two a.e.com"]);
+    }
+
+    #[test]
+    fn what_is_odd_is_told() {
+        let mut folder = Folder::new();
+        folder.write("a.yaml", &gateway("one", "a.com"));
+        folder.write(
+            "b.yaml",
+            &(gateway("one", "b.com")
+                + "  selectors: {}\n---\nkind: Deployment\napiVersion: apps/v1\nmetadata: {name: d}\n"),
+        );
+        folder.write("c.json", r#"{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "deny"}}]}"#);
+        let (names, findings) = folder.gather();
+        assert_eq!(names, ["one a.com"]);
+        assert_eq!(
+            findings,
+            [
+                "b.yaml:8: warning [LIM0013] Gateway default/one: spec.selectors: there is no such field (check its spelling and its indentation; it is ignored)",
+                "b.yaml:10: info [LIM0018] Deployment default/d: Deployment means nothing to a gateway",
+                "b.yaml:4: error [LIM0019] Gateway default/one: the same object stands at PLACE; that one is in force"
+                    .replace("PLACE", "a.yaml:1")
+                    .as_str(),
+                "c.json:1: warning [LIM0017] AuthorizationPolicy default/deny: AuthorizationPolicy is not in force yet: traffic is NOT protected by it",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_folder_that_vanishes_keeps_its_objects() {
+        let mut folder = Folder::new();
+        folder.write("a.yaml", &gateway("one", "a.com"));
+        folder.gather();
+        let elsewhere = folder.dir.path().with_extension("gone");
+        fs::rename(folder.dir.path(), &elsewhere).unwrap();
+        let (names, findings) = folder.gather();
+        fs::rename(&elsewhere, folder.dir.path()).unwrap();
+        assert_eq!(names, ["one a.com"]);
+        assert_eq!(findings.len(), 1);
+        fs::remove_file(folder.dir.path().join("a.yaml")).unwrap();
+        assert_eq!(folder.gather(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_volume_of_kubernetes_is_followed_through_its_swap() {
+        let mut folder = Folder::new();
+        let at = |folder: &Folder, name: &str| folder.dir.path().join(name);
+        for (version, host) in [("..1", "a.com"), ("..2", "b.com")] {
+            fs::create_dir(at(&folder, version)).unwrap();
+            fs::write(at(&folder, version).join("g.yaml"), gateway("one", host)).unwrap();
+        }
+        std::os::unix::fs::symlink("..1", at(&folder, "..data")).unwrap();
+        std::os::unix::fs::symlink("..data/g.yaml", at(&folder, "g.yaml")).unwrap();
+        assert_eq!(folder.gather().0, ["one a.com"]);
+        std::os::unix::fs::symlink("..2", at(&folder, "..data_tmp")).unwrap();
+        fs::rename(at(&folder, "..data_tmp"), at(&folder, "..data")).unwrap();
+        assert_eq!(folder.gather().0, ["one b.com"]);
+    }
+
+    #[test]
+    fn every_sample_is_accepted() {
+        let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples");
+        if !samples.is_dir() {
+            return println!("skipped: {} is not there", samples.display());
+        }
+        let mut settings = Settings::default();
+        settings.source.variables.insert("INGRESS_DOMAIN".into(), "example.com".into());
+        settings.source.manifests = ["authored", "istio-samples", "tutorial"].map(|name| samples.join(name)).into();
+        let (mut set, mut findings) = (ResourceSet::default(), Vec::new());
+        Manifests::default().gather(&settings, &mut set, &mut findings);
+        let not_plain = std::fs::read_to_string(samples.join("INDEX.json")).unwrap();
+        let not_plain: serde_json::Value = serde_json::from_str(&not_plain).unwrap();
+        let expected_to_fail: Vec<String> = not_plain
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|entry| entry.get("parse").is_some())
+            .map(|entry| samples.join(entry["file"].as_str().unwrap()).display().to_string())
+            .collect();
+        let faults: Vec<String> = findings
+            .iter()
+            .filter(|f| {
+                [
+                    codes::SYNTAX.id,
+                    codes::WRONG_TYPE.id,
+                    codes::UNREADABLE.id,
+                    codes::UNDEFINED_VARIABLE.id,
+                    codes::UNKNOWN_FIELD.id,
+                    codes::UNKNOWN_KIND.id,
+                ]
+                .contains(&f.code)
+            })
+            .filter(|f| !expected_to_fail.contains(&f.location.file))
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(faults, Vec::<String>::new());
+        assert!(set.gateways.len() > 10 && set.virtual_services.len() > 20);
+    }
+}

@@ -1,0 +1,547 @@
+//! Which values does a YAML text hold, and at which line does a path of a value stand?
+//!
+//! Values are read as Kubernetes reads them: YAML 1.1 words and numbers, merge keys, JSON as a subset.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
+use serde_json::{Map, Number, Value};
+
+use crate::resource::finding::Location;
+use crate::resource::meta::Origin;
+
+/// Deepest nesting of a document.
+const MAX_DEPTH: usize = 100;
+/// Most values that the aliases of one document may stand for, against alias bombs.
+const MAX_ALIASED: usize = 100_000;
+
+/// A part of a file between two `---`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part<'a> {
+    pub text: &'a str,
+    /// First byte in the file.
+    pub offset: usize,
+    /// First line in the file, from 1.
+    pub line: u32,
+}
+
+/// Why a document cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct YamlError {
+    /// From 1, in the text given.
+    pub line: u32,
+    pub column: u32,
+    pub message: String,
+}
+
+/// Cuts a file at its document markers, without parsing: a broken document does not hide the next one.
+///
+/// YAML 1.2, 9.1.2: a line that begins with `---` or `...` is a marker wherever it stands.
+pub(crate) fn parts(text: &str) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    let (mut begin, mut begin_line) = (0, 1);
+    let (mut offset, mut line) = (0, 1);
+    for full_line in text.split_inclusive('\n') {
+        let after = offset + full_line.len();
+        if is_marker(full_line, "---") {
+            push_part(&mut parts, text, begin, offset, begin_line);
+            (begin, begin_line) = (offset, line);
+        } else if is_marker(full_line, "...") {
+            push_part(&mut parts, text, begin, offset, begin_line);
+            (begin, begin_line) = (after, line + 1);
+        }
+        offset = after;
+        line += 1;
+    }
+    push_part(&mut parts, text, begin, text.len(), begin_line);
+    parts
+}
+
+fn is_marker(line: &str, marker: &str) -> bool {
+    line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}
+
+fn push_part<'a>(parts: &mut Vec<Part<'a>>, file: &'a str, begin: usize, end: usize, line: u32) {
+    let Some(text) = file.get(begin..end) else { return };
+    let meaningful = |line: &str| {
+        let line = line.trim_start_matches('\u{feff}');
+        let line = line.strip_prefix("---").unwrap_or(line).trim();
+        !line.is_empty() && !line.starts_with('#') && !line.starts_with('%')
+    };
+    if text.lines().any(meaningful) {
+        parts.push(Part { text, offset: begin, line });
+    }
+}
+
+/// The value of one document; `Null` if it is empty.
+pub(crate) fn parse(text: &str) -> Result<Value, YamlError> {
+    let mut builder = Builder::default();
+    let mut parser = Parser::new_from_str(text);
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event.map_err(|error| syntax_error(&error))?;
+        match event {
+            Event::DocumentEnd | Event::StreamEnd => break,
+            event => builder.take(event).map_err(|message| error_at(span.start, message))?,
+        }
+    }
+    Ok(builder.done.unwrap_or(Value::Null))
+}
+
+fn syntax_error(error: &ScanError) -> YamlError {
+    error_at(*error.marker(), error.info().to_owned())
+}
+
+fn error_at(marker: Marker, message: String) -> YamlError {
+    let (line, column) = position(marker);
+    YamlError { line, column, message }
+}
+
+fn position(marker: Marker) -> (u32, u32) {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    (number(marker.line()), number(marker.col()).saturating_add(1))
+}
+
+/// A value with what it costs to copy it.
+#[derive(Clone)]
+struct Anchored {
+    value: Value,
+    size: usize,
+    depth: usize,
+}
+
+enum Frame {
+    Sequence { items: Vec<Value>, anchor: usize },
+    Mapping { entries: Map<String, Value>, merged: Vec<Value>, key: Option<Key>, anchor: usize },
+}
+
+enum Key {
+    Name(String),
+    Merge,
+}
+
+#[derive(Default)]
+struct Builder {
+    stack: Vec<Frame>,
+    anchors: HashMap<usize, Anchored>,
+    aliased: usize,
+    done: Option<Value>,
+}
+
+impl Builder {
+    fn take(&mut self, event: Event<'_>) -> Result<(), String> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                if let Some(Frame::Mapping { key: key @ None, .. }) = self.stack.last_mut() {
+                    let merge = style == ScalarStyle::Plain && text == "<<";
+                    *key = Some(if merge { Key::Merge } else { Key::Name(key_name(&text, style)) });
+                    if anchor != 0 {
+                        self.remember(anchor, &Value::String(text.into_owned()))?;
+                    }
+                    return self.refuse_repeated_key();
+                }
+                let text_tag = tag.is_some_and(|tag| tag.suffix == "str" || tag.suffix == "binary");
+                let value = match style {
+                    ScalarStyle::Plain if !text_tag => plain_scalar(&text),
+                    _ => Value::String(text.into_owned()),
+                };
+                self.put(value, anchor)
+            }
+            Event::SequenceStart(anchor, _) => self.open(Frame::Sequence { items: Vec::new(), anchor }),
+            Event::MappingStart(anchor, _) => {
+                self.open(Frame::Mapping { entries: Map::new(), merged: Vec::new(), key: None, anchor })
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            Event::Alias(id) => self.alias(id),
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&mut self, frame: Frame) -> Result<(), String> {
+        if let Some(Frame::Mapping { key: None, .. }) = self.stack.last() {
+            return Err("a list or mapping cannot be a key".into());
+        }
+        if self.stack.len() >= MAX_DEPTH {
+            return Err(format!("nested deeper than {MAX_DEPTH} levels"));
+        }
+        self.stack.push(frame);
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), String> {
+        match self.stack.pop() {
+            Some(Frame::Sequence { items, anchor }) => self.put(Value::Array(items), anchor),
+            Some(Frame::Mapping { mut entries, merged, anchor, .. }) => {
+                for source in merged {
+                    let Value::Object(source) = source else {
+                        return Err("`<<` merges mappings only".into());
+                    };
+                    for (name, value) in source {
+                        entries.entry(name).or_insert(value);
+                    }
+                }
+                self.put(Value::Object(entries), anchor)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn alias(&mut self, id: usize) -> Result<(), String> {
+        let Some(anchored) = self.anchors.get(&id) else {
+            return Err("an alias to something that is not complete".into());
+        };
+        self.aliased = self.aliased.saturating_add(anchored.size);
+        if self.aliased > MAX_ALIASED {
+            return Err(format!("aliases stand for more than {MAX_ALIASED} values"));
+        }
+        if self.stack.len() + anchored.depth > MAX_DEPTH {
+            return Err(format!("aliases nest deeper than {MAX_DEPTH} levels"));
+        }
+        let value = anchored.value.clone();
+        if let Some(Frame::Mapping { key: key @ None, .. }) = self.stack.last_mut() {
+            let Value::String(name) = value else { return Err("only text can be a key".into()) };
+            *key = Some(Key::Name(name));
+            return self.refuse_repeated_key();
+        }
+        self.put(value, 0)
+    }
+
+    fn refuse_repeated_key(&self) -> Result<(), String> {
+        match self.stack.last() {
+            Some(Frame::Mapping { entries, key: Some(Key::Name(name)), .. }) if entries.contains_key(name) => {
+                Err(format!("the key `{name}` stands here twice"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn put(&mut self, value: Value, anchor: usize) -> Result<(), String> {
+        if anchor != 0 {
+            self.remember(anchor, &value)?;
+        }
+        match self.stack.last_mut() {
+            None => self.done = Some(value),
+            Some(Frame::Sequence { items, .. }) => items.push(value),
+            Some(Frame::Mapping { entries, merged, key, .. }) => match (key.take(), value) {
+                (Some(Key::Merge), Value::Array(list)) => merged.extend(list),
+                (Some(Key::Merge), value) => merged.push(value),
+                (Some(Key::Name(name)), value) => {
+                    entries.insert(name, value);
+                }
+                (None, _) => return Err("a list or mapping cannot be a key".into()),
+            },
+        }
+        Ok(())
+    }
+
+    /// Anchors are copies, so they count as much as aliases.
+    fn remember(&mut self, anchor: usize, value: &Value) -> Result<(), String> {
+        let (size, depth) = measure(value);
+        self.aliased = self.aliased.saturating_add(size);
+        if self.aliased > MAX_ALIASED {
+            return Err(format!("anchors and aliases stand for more than {MAX_ALIASED} values"));
+        }
+        self.anchors.insert(anchor, Anchored { value: value.clone(), size, depth });
+        Ok(())
+    }
+}
+
+/// Number of values and depth; the depth of `value` is bounded by `MAX_DEPTH`.
+fn measure(value: &Value) -> (usize, usize) {
+    let total = |(size, depth): (usize, usize), (s, d): (usize, usize)| (size + s, depth.max(d));
+    let (size, depth) = match value {
+        Value::Array(items) => items.iter().map(measure).fold((0, 0), total),
+        Value::Object(entries) => entries.values().map(measure).fold((0, 0), total),
+        _ => return (1, 0),
+    };
+    (size + 1, depth + 1)
+}
+
+/// Kubernetes writes keys that are no text as JSON would: `on` becomes `true`, `0x10` becomes `16`.
+fn key_name(text: &str, style: ScalarStyle) -> String {
+    if style != ScalarStyle::Plain {
+        return text.to_owned();
+    }
+    match plain_scalar(text) {
+        Value::Bool(value) => value.to_string(),
+        Value::Number(number) => number.to_string(),
+        _ => text.to_owned(),
+    }
+}
+
+/// An unquoted word by the rules of YAML 1.1, as Kubernetes' parser applies them.
+fn plain_scalar(text: &str) -> Value {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Value::Bool(true),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Value::Bool(false),
+        _ => number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number),
+    }
+}
+
+fn number(text: &str) -> Option<Number> {
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
+        return None;
+    }
+    let digits = text.replace('_', "");
+    let (negative, digits) = match digits.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, digits.strip_prefix('+').unwrap_or(&digits)),
+    };
+    if let Some(value) = integer(digits) {
+        return match (negative, value) {
+            (false, value) => u64::try_from(value).ok().map(Number::from),
+            (true, value) => i64::try_from(value).ok().and_then(i64::checked_neg).map(Number::from),
+        };
+    }
+    let is_float = digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
+        && digits.contains(|c: char| c.is_ascii_digit())
+        && !digits.starts_with(['e', 'E', '+', '-']);
+    let value: f64 = if is_float { digits.parse().ok()? } else { return None };
+    Number::from_f64(if negative { -value } else { value })
+}
+
+fn integer(digits: &str) -> Option<u128> {
+    let (radix, digits) = match digits.get(..2) {
+        Some("0x") => (16, &digits[2..]),
+        Some("0b") => (2, &digits[2..]),
+        Some("0o") => (8, &digits[2..]),
+        Some(_) if digits.starts_with('0') => (8, &digits[1..]),
+        _ => (10, digits),
+    };
+    let plain = digits.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if plain { u128::from_str_radix(digits, radix).ok() } else { None }
+}
+
+// ---- places
+
+/// The place of a path in the document of `origin`; of its longest part that exists, if it leads nowhere.
+pub(crate) fn locate(origin: &Origin, path: &str) -> Location {
+    let Some(text) = origin.text.get(origin.offset..) else { return origin.start() };
+    let whole = match (origin.within.as_str(), path) {
+        ("", path) => path.to_owned(),
+        (within, "") => within.to_owned(),
+        (within, path) => format!("{within}.{path}"),
+    };
+    match find(text, &segments(&whole)) {
+        Some((line, column)) => {
+            Location { file: origin.file.to_string(), line: origin.line.saturating_add(line - 1), column }
+        }
+        None => origin.start(),
+    }
+}
+
+/// A step of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Segment {
+    Key(String),
+    Index(usize),
+}
+
+/// Reads `spec.http[0].headers["x.y"]`.
+pub(crate) fn segments(path: &str) -> Vec<Segment> {
+    let mut segments = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        if let Some(quoted) = rest.strip_prefix("[\"") {
+            let Some((key, after)) = quoted.split_once("\"]") else { break };
+            segments.push(Segment::Key(key.to_owned()));
+            rest = after;
+        } else if let Some(index) = rest.strip_prefix('[') {
+            let Some((index, after)) = index.split_once(']') else { break };
+            segments.push(Segment::Index(index.parse().unwrap_or(usize::MAX)));
+            rest = after;
+        } else {
+            let plain = rest.strip_prefix('.').unwrap_or(rest);
+            let end = plain.find(['.', '[']).unwrap_or(plain.len());
+            if end == 0 {
+                break;
+            }
+            segments.push(Segment::Key(plain[..end].to_owned()));
+            rest = &plain[end..];
+        }
+    }
+    segments
+}
+
+/// A container that is being walked; `level` is how many segments lead to it, if it stands on the path.
+struct Walked {
+    level: Option<usize>,
+    mapping: bool,
+    /// Of a mapping: the key that was read, until its value comes.
+    key: Option<String>,
+    index: usize,
+}
+
+/// Line and column of the key, or of the list item, that the path names in the first document of `text`.
+fn find(text: &str, path: &[Segment]) -> Option<(u32, u32)> {
+    let mut best: Option<(u32, u32)> = None;
+    let mut best_level = 0;
+    let mut stack: Vec<Walked> = Vec::new();
+    let mut parser: Parser<'_, StrInput<'_>> = Parser::new_from_str(text);
+    while let Some(Ok((event, span))) = parser.next_event() {
+        let opens = match event {
+            Event::MappingStart(..) => Some(true),
+            Event::SequenceStart(..) => Some(false),
+            Event::Scalar(..) | Event::Alias(_) => None,
+            Event::MappingEnd | Event::SequenceEnd => {
+                stack.pop();
+                continue;
+            }
+            Event::DocumentEnd => break,
+            _ => continue,
+        };
+        let mut level = if stack.is_empty() { Some(0) } else { None };
+        if let Some(parent) = stack.last_mut() {
+            let step = if !parent.mapping {
+                parent.index += 1;
+                Segment::Index(parent.index - 1)
+            } else if let Some(key) = parent.key.take() {
+                Segment::Key(key)
+            } else {
+                let name = if let Event::Scalar(name, ..) = &event { name.to_string() } else { String::new() };
+                if let Some(at) = parent.level.filter(|at| path.get(*at).is_some_and(|step| same_key(step, &name))) {
+                    improve(&mut best, &mut best_level, at + 1, position(span.start));
+                }
+                parent.key = Some(name);
+                continue;
+            };
+            let here = parent.level.filter(|at| path.get(*at).is_some_and(|wanted| same_step(wanted, &step)));
+            level = here.map(|at| at + 1);
+            if let (Some(level), Segment::Index(_)) = (level, &step) {
+                improve(&mut best, &mut best_level, level, position(span.start));
+            }
+        } else if best.is_none() {
+            best = Some(position(span.start));
+        }
+        if best_level == path.len() && best_level > 0 {
+            break;
+        }
+        if let Some(mapping) = opens {
+            stack.push(Walked { level, mapping, key: None, index: 0 });
+        }
+    }
+    best
+}
+
+fn improve(best: &mut Option<(u32, u32)>, best_level: &mut usize, level: usize, place: (u32, u32)) {
+    if level > *best_level {
+        *best = Some(place);
+        *best_level = level;
+    }
+}
+
+fn same_step(wanted: &Segment, step: &Segment) -> bool {
+    match step {
+        Segment::Index(_) => wanted == step,
+        Segment::Key(key) => same_key(wanted, key),
+    }
+}
+
+/// Paths name fields in camel case; the document may have them in snake case.
+fn same_key(wanted: &Segment, key: &str) -> bool {
+    matches!(wanted, Segment::Key(name) if name == key || *name == camel_case(key))
+}
+
+/// `http_status` as `httpStatus`; other names as they are.
+pub(crate) fn camel_case(name: &str) -> String {
+    let mut camel = String::with_capacity(name.len());
+    let mut upper = false;
+    for c in name.chars() {
+        match c {
+            '_' => upper = true,
+            c if upper => {
+                camel.extend(c.to_uppercase());
+                upper = false;
+            }
+            c => camel.push(c),
+        }
+    }
+    camel
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn words_are_read_as_kubernetes_reads_them() {
+        let text = "a: yes\nb: 'yes'\nc: 0644\nd: 1_000\ne: 1.5\nf: ~\ng: 10.0.0.1\nh: -3\ni: 1e3\nj: 2001:db8::1\non: 1\nk: !!str 12\nl: 0x1F\n";
+        assert_eq!(
+            parse(text).unwrap(),
+            json!({"a": true, "b": "yes", "c": 420, "d": 1000, "e": 1.5, "f": null, "g": "10.0.0.1", "h": -3,
+                "i": 1000.0, "j": "2001:db8::1", "true": 1, "k": "12", "l": 31})
+        );
+    }
+
+    #[test]
+    fn merges_and_aliases_are_filled_in() {
+        let text = "base: &b {x: 1, z: 2}\nmore:\n  <<: *b\n  z: 3\nlist: [*b]\n";
+        assert_eq!(
+            parse(text).unwrap(),
+            json!({"base": {"x": 1, "z": 2}, "more": {"z": 3, "x": 1}, "list": [{"x": 1, "z": 2}]})
+        );
+    }
+
+    #[test]
+    fn bombs_and_towers_are_refused() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..12 {
+            let previous = format!("*a{}, ", level - 1).repeat(10);
+            bomb += &format!("a{level}: &a{level} [{}]\n", previous.trim_end_matches(", "));
+        }
+        assert!(parse(&bomb).unwrap_err().message.contains("stand for more"));
+        assert!(parse(&"[".repeat(100_000)).is_err());
+        let mut tower = "a0: &a0 [x]\n".to_owned();
+        for level in 1..200 {
+            tower += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
+        }
+        assert!(parse(&tower).unwrap_err().message.contains("nest deeper"));
+    }
+
+    #[test]
+    fn errors_have_their_line() {
+        let at = |text: &str| parse(text).map_err(|e| (e.line, e.message)).unwrap_err();
+        assert_eq!(at("a: 1\nb: 2\na: 3\n"), (3, "the key `a` stands here twice".into()));
+        assert_eq!(at("a:\n  - b\n c: d\n").0, 3);
+    }
+
+    #[test]
+    fn documents_are_cut_at_their_markers() {
+        let text = "# only a comment\n---\na: 1\n--- # again\nb: |\n  x\n---\n\n...\nc: 3\n";
+        let parts: Vec<_> = parts(text).iter().map(|p| (p.line, parse(p.text).unwrap())).collect();
+        assert_eq!(parts, [(2, json!({"a": 1})), (4, json!({"b": "x\n"})), (10, json!({"c": 3}))]);
+    }
+
+    #[test]
+    fn paths_lead_to_their_line() {
+        let text = "---\nspec:\n  http:\n  - match:\n    - uri: {exact: /a}\n    - headers:\n        x.y: {}\n  - redirect_code: 3\n";
+        let line = |path: &str| find(text, &segments(path)).unwrap();
+        assert_eq!(line("spec.http[0].match[0].uri.exact"), (5, 13));
+        assert_eq!(line("spec.http[0].match[1].headers[\"x.y\"]"), (7, 9));
+        assert_eq!(line("spec.http[1].redirectCode"), (8, 5));
+        assert_eq!(line("spec.http[1].nothing"), (8, 5));
+        assert_eq!(line("spec.http[7]"), (3, 3));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), path in ".{0,20}") {
+            let text = String::from_utf8_lossy(&bytes);
+            for part in parts(&text) {
+                let _ = parse(part.text);
+            }
+            find(&text, &segments(&path));
+        }
+
+        #[test]
+        fn no_yaml_like_text_makes_it_panic(text in "[-a&*<:{}\\[\\]\n ,'\"|>#?!.0x_]{0,60}") {
+            for part in parts(&text) {
+                let _ = parse(part.text);
+            }
+            find(&text, &segments("a[0].a"));
+        }
+    }
+}
