@@ -83,7 +83,7 @@ mod tests {
 
     fn namespace(name: &str, file: &str) -> Arc<Object<Namespace>> {
         let meta = Meta { name: name.into(), ..Meta::default() };
-        let origin = Origin { file: file.into(), text: "".into(), line: 3, offset: 0 };
+        let origin = Origin { file: file.into(), line: 3, ..Origin::default() };
         Arc::new(Object { meta, spec: Namespace::default(), origin })
     }
 
