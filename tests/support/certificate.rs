@@ -1,0 +1,76 @@
+//! Certificates for the tests: an authority, and servers signed by it.
+
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+/// A certificate authority that lives as long as the test.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub pem: String,
+}
+
+/// A server's certificate and key in PEM.
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names, no error");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Limani test authority");
+        let key = KeyPair::generate().expect("a key");
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    pub fn identity(&self, names: &[&str]) -> Identity {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).expect("names of the test are good");
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Identity { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// Writes the authority's certificate for curl's `--cacert`.
+    pub fn write(&self, folder: &Path) -> String {
+        let path = folder.join("ca.pem");
+        std::fs::write(&path, &self.pem).expect("the certificate is written");
+        path.to_string_lossy().into_owned()
+    }
+}
+
+impl Identity {
+    /// A Secret of type kubernetes.io/tls in istio-system.
+    pub fn secret(&self, name: &str) -> String {
+        format!(
+            r#"---
+apiVersion: v1
+kind: Secret
+metadata: {{ name: {name}, namespace: istio-system }}
+type: kubernetes.io/tls
+data:
+  tls.crt: {}
+  tls.key: {}
+"#,
+            base64(self.certificate.as_bytes()),
+            base64(self.key.as_bytes())
+        )
+    }
+}
+
+/// RFC 4648 with padding.
+pub fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let index = bits >> (18 - 6 * place) & 63;
+            text.push(if place <= group.len() { char::from(ALPHABET[index as usize]) } else { '=' });
+        }
+    }
+    text
+}

@@ -1,0 +1,16 @@
+//! The front door of the end-to-end tests: a running gateway, backends behind it, clients before it.
+//!
+//! Every gateway and every group of backends gets a loopback address of its own, so that ports never clash. Nothing
+//! waits for time to pass: readiness is read from the log, gates are opened by the test, reloads answer when in force.
+
+#![allow(dead_code)] // each test binary uses its own part of it
+
+pub mod address;
+pub mod backend;
+pub mod certificate;
+pub mod curl;
+pub mod gateway;
+pub mod grpc;
+pub mod manifests;
+pub mod raw;
+pub mod websocket;
