@@ -3,7 +3,6 @@
 //! Signals, watched files and the admin page only ask for a reload; runs follow one another and are never mixed.
 
 mod build;
-pub(crate) mod last_good;
 pub(crate) mod lifecycle;
 pub(crate) mod pipeline;
 pub(crate) mod signal;
