@@ -4,6 +4,7 @@
 
 mod build;
 pub(crate) mod lifecycle;
+pub(crate) mod observe;
 pub(crate) mod pipeline;
 pub(crate) mod signal;
 pub(crate) mod sockets;

@@ -11,20 +11,20 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::build::{self, Built, Kept};
+use super::observe;
 use super::sockets::{BindFailure, Sockets};
 use super::status::{Cause, Outcome, Status, Verdict};
 use super::watch::WatchPlan;
 use crate::base::task;
 use crate::resource::codes;
-use crate::resource::finding::{Finding, Location, Severity};
+use crate::resource::finding::{Finding, Location};
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::snapshot::store::Store;
+use crate::telemetry::Telemetry;
 
 /// Requests that may wait at once; more than one wait for the same run.
 const WAITING_REQUESTS: usize = 256;
-/// Error findings of one run that are logged; all of them stand in the status.
-const LOGGED_FINDINGS: usize = 20;
 /// How often, and how many times, a replaced snapshot is asked whether its last request has ended.
 const RETIREMENT: (Duration, u32) = (Duration::from_millis(50), 200);
 
@@ -65,6 +65,7 @@ impl Reloader {
 pub(crate) struct Pipeline<S> {
     settings: PathBuf,
     store: Arc<Store>,
+    telemetry: Arc<Telemetry>,
     sockets: S,
     /// What one run leaves to the next; empty while a run has it.
     kept: Kept,
@@ -77,13 +78,20 @@ pub(crate) struct Pipeline<S> {
 
 impl<S: Sockets> Pipeline<S> {
     /// `settings` is the absolute path of `limani.toml`; `status` describes the process before the first run.
-    pub(crate) fn new(settings: PathBuf, status: Status, store: Arc<Store>, sockets: S) -> (Self, Reloader) {
+    pub(crate) fn new(
+        settings: PathBuf,
+        status: Status,
+        store: Arc<Store>,
+        telemetry: Arc<Telemetry>,
+        sockets: S,
+    ) -> (Self, Reloader) {
         let (sender, requests) = mpsc::channel(WAITING_REQUESTS);
         let status = watch::Sender::new(Arc::new(status));
         let reloader = Reloader { requests: sender, status: status.subscribe() };
         let plan = watch::Sender::new(WatchPlan::default());
         let kept = Kept::default();
-        let pipeline = Pipeline { settings, store, sockets, kept, unbound: Vec::new(), requests, status, plan };
+        let pipeline =
+            Pipeline { settings, store, telemetry, sockets, kept, unbound: Vec::new(), requests, status, plan };
         (pipeline, reloader)
     }
 
@@ -160,6 +168,7 @@ impl<S: Sockets> Pipeline<S> {
 
     /// Puts a snapshot in force, without the listeners that cannot be bound; these are told.
     async fn publish(&mut self, mut snapshot: Snapshot, settings: Arc<Settings>) -> Vec<Finding> {
+        observe::follow_settings(&self.telemetry, &self.status.borrow().settings, &settings);
         let (prepared, failures) = self.sockets.prepare(&snapshot).await;
         snapshot.listeners.retain(|listener| failures.iter().all(|failure| failure.address != listener.address));
         let snapshot = Arc::new(snapshot);
@@ -188,36 +197,9 @@ impl<S: Sockets> Pipeline<S> {
             return;
         }
         let status = self.status.borrow().with_outcome(outcome);
-        log(outcome, &status);
+        observe::count(&self.telemetry.metrics, outcome);
+        observe::log(outcome, &status);
         self.status.send_replace(Arc::new(status));
-    }
-}
-
-fn log(outcome: &Outcome, status: &Status) {
-    for finding in outcome.findings.iter().filter(|finding| finding.severity == Severity::Error).take(LOGGED_FINDINGS) {
-        tracing::warn!(
-            code = finding.code,
-            object = finding.object,
-            location = %finding.location,
-            hint = finding.hint,
-            "{}", finding.message
-        );
-    }
-    let (errors, warnings) = (outcome.count(Severity::Error), outcome.count(Severity::Warning));
-    let (generation, cause, duration) = (outcome.generation, outcome.cause.as_str(), outcome.duration);
-    let result = outcome.verdict.as_str();
-    match outcome.verdict {
-        Verdict::Failed => {
-            tracing::error!(generation, cause, result, ?duration, errors, "reload failed; nothing changed");
-        }
-        _ if !outcome.changed => {
-            tracing::info!(generation, cause, result, ?duration, errors, warnings, "configuration unchanged");
-        }
-        _ => tracing::info!(
-            generation, cause, result, ?duration, errors, warnings,
-            listeners = status.listeners.len(), clusters = status.clusters,
-            "configuration in force"
-        ),
     }
 }
 
