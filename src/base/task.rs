@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tracing::Instrument;
 
 /// Starts `future` on the current runtime. The name appears in log lines written inside the task.
@@ -12,4 +12,22 @@ where
     F::Output: Send + 'static,
 {
     tokio::spawn(future.instrument(tracing::error_span!("task", name)))
+}
+
+/// Starts `future` in a set that can wait for its tasks and end them. Such tasks are many: they have no span of
+/// their own, and a panic is logged by [`report`].
+pub(crate) fn spawn_in<F>(tasks: &mut JoinSet<()>, future: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tasks.spawn(future);
+}
+
+/// Logs how a task of a set ended, if that was a panic.
+pub(crate) fn report(name: &'static str, ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(name, %error, "a task panicked");
+    }
 }

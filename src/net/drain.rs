@@ -33,7 +33,7 @@ struct Shared {
 }
 
 /// The end that tells. Dropping it tells nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct DrainSignal(Arc<Shared>);
 
 impl DrainSignal {

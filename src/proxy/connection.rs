@@ -42,7 +42,7 @@ impl Connection {
     /// The chain that serves this connection in `snapshot`, the same that a new connection like it would get;
     /// `None` if there is none any more.
     pub(crate) fn chain<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<FilterChain>> {
-        let listener = snapshot.listeners.iter().find(|listener| listener.address == self.listener)?;
+        let listener = snapshot.listener(self.listener)?;
         match &self.tls {
             Some(facts) => listener.tls.find(facts.server_name.as_deref()),
             None => listener.plaintext.as_ref(),

@@ -5,10 +5,18 @@ use std::sync::Arc;
 use crate::snapshot::store::Store;
 use crate::telemetry::Telemetry;
 use crate::upstream::Upstreams;
+use crate::upstream::dns::Resolver;
 
 /// The state of one worker thread; all of its connections share it, no other thread uses it.
 pub(crate) struct Worker {
     pub store: Arc<Store>,
     pub telemetry: Arc<Telemetry>,
     pub upstreams: Upstreams,
+}
+
+impl Worker {
+    pub(crate) fn new(store: Arc<Store>, telemetry: Arc<Telemetry>, resolver: Resolver) -> Self {
+        let upstreams = Upstreams::new(resolver, Arc::clone(&telemetry));
+        Worker { store, telemetry, upstreams }
+    }
 }

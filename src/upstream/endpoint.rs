@@ -9,11 +9,13 @@ use std::time::Instant;
 use super::connect::{ClientConfigs, Stream};
 use super::multiplex::Multiplexer;
 use super::pool::Pool;
+use crate::telemetry::metrics::ClusterMetrics;
 
 /// The live state of one address of one cluster identity.
 pub(crate) struct Endpoint {
     pub(super) address: SocketAddr,
     pub(super) configs: Arc<ClientConfigs>,
+    pub(super) metrics: ClusterMetrics,
     /// Requests under way from this worker.
     active: AtomicUsize,
     idle: Mutex<Pool<Stream>>,
@@ -21,8 +23,15 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(address: SocketAddr, configs: Arc<ClientConfigs>) -> Self {
-        Endpoint { address, configs, active: AtomicUsize::new(0), idle: Mutex::default(), multiplexer: Arc::default() }
+    fn new(address: SocketAddr, configs: Arc<ClientConfigs>, metrics: ClusterMetrics) -> Self {
+        Endpoint {
+            address,
+            configs,
+            metrics,
+            active: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            multiplexer: Arc::default(),
+        }
     }
 
     pub(super) fn active(&self) -> usize {
@@ -49,20 +58,24 @@ impl Endpoint {
 }
 
 /// The endpoints of one cluster name and identity. They survive snapshots; a new identity gets new ones.
-#[derive(Default)]
 pub(super) struct Group {
     configs: Arc<ClientConfigs>,
+    metrics: ClusterMetrics,
     endpoints: Mutex<HashMap<SocketAddr, Arc<Endpoint>>>,
 }
 
 impl Group {
+    pub(super) fn new(metrics: ClusterMetrics) -> Self {
+        Group { configs: Arc::default(), metrics, endpoints: Mutex::default() }
+    }
+
     fn endpoints(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Endpoint>>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state of an address, known or new.
     pub(super) fn endpoint(&self, address: SocketAddr) -> Arc<Endpoint> {
-        let new = || Arc::new(Endpoint::new(address, Arc::clone(&self.configs)));
+        let new = || Arc::new(Endpoint::new(address, Arc::clone(&self.configs), self.metrics.clone()));
         Arc::clone(self.endpoints().entry(address).or_insert_with(new))
     }
 
@@ -73,10 +86,5 @@ impl Group {
 
     pub(super) fn sweep(&self, now: Instant) {
         self.endpoints().values().for_each(|endpoint| endpoint.sweep(now));
-    }
-
-    /// Idle HTTP/1 and open HTTP/2 connections.
-    pub(super) fn pooled(&self) -> usize {
-        self.endpoints().values().map(|endpoint| endpoint.idle().len() + endpoint.multiplexer.len()).sum()
     }
 }

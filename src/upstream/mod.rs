@@ -19,6 +19,7 @@ use h2::client::SendRequest;
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::{Cluster, EndpointSource, WorkloadFacts};
+use crate::telemetry::Telemetry;
 
 use self::connect::{ConnectError, Stream, Want};
 use self::dns::Resolver;
@@ -30,6 +31,7 @@ use self::view::{Candidate, View};
 /// The clusters of one worker, as far as requests have asked for them.
 pub(crate) struct Upstreams {
     resolver: Resolver,
+    telemetry: Arc<Telemetry>,
     live: Mutex<Live>,
 }
 
@@ -63,8 +65,8 @@ pub(crate) enum Lease {
 }
 
 impl Upstreams {
-    pub(crate) fn new(resolver: Resolver) -> Self {
-        Upstreams { resolver, live: Mutex::default() }
+    pub(crate) fn new(resolver: Resolver, telemetry: Arc<Telemetry>) -> Self {
+        Upstreams { resolver, telemetry, live: Mutex::default() }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -73,7 +75,7 @@ impl Upstreams {
 
     /// Chooses an endpoint by the cluster's balancing; `not` is avoided if there is another one.
     pub(crate) fn pick(&self, cluster: &Arc<Cluster>, not: Option<SocketAddr>) -> Result<Pick, NoEndpoint> {
-        let view = self.live().view(cluster, &self.resolver);
+        let view = self.live().view(cluster, self);
         let candidate = view.choose(not, || fastrand::u32(..)).ok_or(NoEndpoint)?;
         candidate.endpoint.begin_request();
         Ok(Pick { candidate, cluster: Arc::clone(&view.cluster), held: Mutex::default() })
@@ -88,9 +90,13 @@ impl Upstreams {
         };
         live.views.retain(|_, view| is_current(&view.cluster));
         live.groups.retain(|(name, identity), group| {
-            let Some(cluster) = snapshot.clusters.get(name).filter(|cluster| cluster.identity == *identity) else {
+            let Some(cluster) = snapshot.clusters.get(name) else {
+                self.telemetry.metrics.forget_cluster(name);
                 return false;
             };
+            if cluster.identity != *identity {
+                return false;
+            }
             if let EndpointSource::Static(endpoints) = &cluster.endpoints {
                 group.retain(&endpoints.iter().map(|endpoint| endpoint.address).collect::<HashSet<_>>());
             }
@@ -103,19 +109,15 @@ impl Upstreams {
         let groups: Vec<_> = self.live().groups.values().cloned().collect();
         groups.iter().for_each(|group| group.sweep(now));
     }
-
-    /// Idle HTTP/1 and open HTTP/2 connections of this worker.
-    pub(crate) fn pooled(&self) -> usize {
-        self.live().groups.values().map(|group| group.pooled()).sum()
-    }
 }
 
 impl Live {
-    fn view(&mut self, cluster: &Arc<Cluster>, resolver: &Resolver) -> Arc<View> {
+    fn view(&mut self, cluster: &Arc<Cluster>, parts: &Upstreams) -> Arc<View> {
         let Live { views, groups } = self;
         let view = views.entry(Arc::as_ptr(cluster).addr()).or_insert_with(|| {
-            let group = groups.entry((Arc::clone(&cluster.name), cluster.identity)).or_default();
-            Arc::new(View::new(Arc::clone(cluster), Arc::clone(group), resolver))
+            let group = groups.entry((Arc::clone(&cluster.name), cluster.identity));
+            let group = group.or_insert_with(|| Arc::new(Group::new(parts.telemetry.metrics.cluster(&cluster.name))));
+            Arc::new(View::new(Arc::clone(cluster), Arc::clone(group), &parts.resolver))
         });
         Arc::clone(view)
     }
@@ -146,10 +148,11 @@ impl Pick {
             *self.held() = held;
             return Ok(Lease::Http1 { stream, reused: true });
         }
-        let mut link =
-            connect::open(endpoint.address, &self.cluster, server_name, &endpoint.configs, Want::Http1).await?;
+        let link = connect::open(endpoint.address, &self.cluster, server_name, &endpoint.configs, Want::Http1).await;
+        let mut link = link.inspect_err(|_| endpoint.metrics.connect_failed())?;
         link.set_lazy();
-        *self.held() = Held { served: 0, server_name: server_name.map(Into::into) };
+        let server_name = server_name.map(Into::into);
+        *self.held() = Held { served: 0, server_name, open: Some(endpoint.metrics.open()) };
         Ok(Lease::Http1 { stream: Box::new(link), reused: false })
     }
 
@@ -159,6 +162,7 @@ impl Pick {
             address: endpoint.address,
             cluster: Arc::clone(&self.cluster),
             configs: Arc::clone(&endpoint.configs),
+            metrics: endpoint.metrics.clone(),
         };
         let (sender, permit, reused) = endpoint.multiplexer.lease(server_name, target).await?;
         Ok(Lease::Http2 { sender, permit, reused })
@@ -172,7 +176,8 @@ impl Pick {
         let limit = self.cluster.max_requests_per_connection;
         if limit == 0 || held.served < limit {
             let expires = self.cluster.idle_timeout.map(|timeout| Instant::now() + timeout);
-            self.candidate.endpoint.idle().put(stream, held, expires);
+            let endpoint = &self.candidate.endpoint;
+            endpoint.idle().put(stream, held, expires, endpoint.metrics.rest());
         }
     }
 

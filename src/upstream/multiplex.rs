@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::connect::{self, ClientConfigs, ConnectError, Want};
 use crate::base::task;
 use crate::snapshot::cluster::Cluster;
+use crate::telemetry::metrics::ClusterMetrics;
 
 /// What we let an endpoint send before we have read it, for one stream and for the connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -86,6 +87,7 @@ pub(super) struct Target {
     pub address: SocketAddr,
     pub cluster: Arc<Cluster>,
     pub configs: Arc<ClientConfigs>,
+    pub metrics: ClusterMetrics,
 }
 
 impl Multiplexer {
@@ -116,10 +118,6 @@ impl Multiplexer {
     pub(super) fn sweep(&self, now: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.connections.retain(|shared| shared.is_wanted(now) && shared.is_alive());
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).connections.len()
     }
 }
 
@@ -172,11 +170,14 @@ async fn dial(target: &Target, server_name: Option<Box<str>>) -> Result<Shared, 
             .await
             .map_err(|error| ConnectError::Failed(error.to_string().into()))
     });
-    let (sender, connection) = shaken.await.unwrap_or(Err(ConnectError::Timeout))?;
+    let shaken = shaken.await.unwrap_or(Err(ConnectError::Timeout));
+    let (sender, connection) = shaken.inspect_err(|_| target.metrics.connect_failed())?;
+    let open = target.metrics.open();
     task::spawn("http2 to endpoint", async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection to an endpoint ended");
         }
+        drop(open);
     });
     Ok(Shared {
         sender,

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::telemetry::metrics::Active;
+
 /// No endpoint needs more idle connections of one worker than this.
 const MOST_IDLE: usize = 1024;
 
@@ -16,6 +18,8 @@ pub(super) struct Held {
     pub served: u32,
     /// The name that TLS verified, where that depends on the request.
     pub server_name: Option<Box<str>>,
+    /// Counts it as open.
+    pub open: Option<Active>,
 }
 
 /// The idle connections of one endpoint; the last in is the first out.
@@ -28,6 +32,7 @@ struct Idle<S> {
     held: Held,
     /// `None`: never.
     expires: Option<Instant>,
+    _resting: Active,
 }
 
 impl<S> Default for Pool<S> {
@@ -48,10 +53,10 @@ impl<S: AsyncRead + Unpin> Pool<S> {
         }
     }
 
-    /// Keeps a connection until `expires`.
-    pub(super) fn put(&mut self, stream: S, held: Held, expires: Option<Instant>) {
+    /// Keeps a connection until `expires`; `resting` counts it as idle.
+    pub(super) fn put(&mut self, stream: S, held: Held, expires: Option<Instant>, resting: Active) {
         if self.0.len() < MOST_IDLE {
-            self.0.push(Idle { stream, held, expires });
+            self.0.push(Idle { stream, held, expires, _resting: resting });
         }
     }
 
@@ -61,10 +66,6 @@ impl<S: AsyncRead + Unpin> Pool<S> {
         if self.0.is_empty() {
             self.0 = Vec::new(); // gives the memory back
         }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 }
 
@@ -89,14 +90,17 @@ mod tests {
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::requests::SourceLabels;
 
     fn named(name: Option<&str>, served: u32) -> Held {
-        Held { served, server_name: name.map(Into::into) }
+        Held { served, server_name: name.map(Into::into), open: None }
     }
 
     #[tokio::test]
     async fn the_last_living_connection_of_the_name_is_used_again() {
         let now = Instant::now();
+        let metrics = Metrics::new(SourceLabels::default()).cluster("a");
         let mut pool = Pool::<DuplexStream>::default();
         let mut far_ends = Vec::new();
         let later = Some(now + Duration::from_secs(60));
@@ -105,7 +109,7 @@ mod tests {
         {
             let (near, far) = duplex(16);
             far_ends.push(far);
-            pool.put(near, named(name, served), expires);
+            pool.put(near, named(name, served), expires, metrics.rest());
         }
         far_ends[4].write_all(b"unasked").await.unwrap();
         let served = |taken: Option<(DuplexStream, Held)>| taken.map(|(_, held)| held.served);
@@ -114,6 +118,6 @@ mod tests {
         assert_eq!(served(pool.take(Some("a"), now)), Some(2));
         far_ends.clear();
         pool.sweep(now);
-        assert_eq!(pool.len(), 0, "the far end closed");
+        assert!(pool.0.is_empty(), "the far end closed");
     }
 }
