@@ -46,6 +46,16 @@
 //! clap            <- cli
 //! ```
 
+#![deny(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::dbg_macro
+)]
+#![deny(clippy::indexing_slicing, clippy::string_slice)]
 #![allow(dead_code)] // while the parts are being joined
 
 mod admin;

@@ -4,33 +4,100 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::analysis::{self, analyze};
+use crate::compile::{self, compile};
 use crate::resource::ResourceSet;
 use crate::resource::finding::Finding;
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
+use crate::source::{self, gather};
 
 /// What one run leaves to the next.
 #[derive(Default)]
 pub(crate) struct Kept {
-    /// What was read the last time, and with which settings; `None` before the first run.
-    gathered: Option<(ResourceSet, Arc<Settings>)>,
-    /// What was accepted of it, older versions included.
-    accepted: ResourceSet,
+    source: source::Cache,
+    analysis: analysis::Memory,
+    compile: compile::Memory,
+    /// What was read and said the last time; `None` before the first good run.
+    last: Option<Last>,
+}
+
+struct Last {
+    settings: Arc<Settings>,
+    resources: ResourceSet,
+    /// Of the gathering, and of all that came after it.
+    findings: (Vec<Finding>, Vec<Finding>),
 }
 
 /// What a configuration became.
 pub(crate) enum Built {
-    Changed {
-        snapshot: Snapshot,
-        settings: Arc<Settings>,
-        findings: Vec<Finding>,
-    },
-    /// The same content as before; the findings are those of the last time.
-    Unchanged {
-        findings: Vec<Finding>,
-    },
+    /// `watched` is what has to be watched from now on.
+    Changed { snapshot: Snapshot, settings: Arc<Settings>, watched: BTreeSet<PathBuf> },
+    /// The same content as before.
+    Unchanged { watched: BTreeSet<PathBuf> },
     /// No settings could be read at all.
-    Failed {
-        findings: Vec<Finding>,
-    },
+    Failed,
+}
+
+/// Reads the configuration and makes the snapshot of `generation` of it, unless `same_would_do` and it is what is in
+/// force already. Also gives all there is to say about it.
+pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do: bool) -> (Built, Vec<Finding>) {
+    let gathered = match gather(path, &mut kept.source) {
+        Ok(gathered) => gathered,
+        Err(findings) => return (Built::Failed, findings),
+    };
+    let watched: BTreeSet<PathBuf> = gathered.watched.into_iter().collect();
+    if let Some(last) = &mut kept.last
+        && same_would_do
+        && *last.settings == gathered.settings
+        && same_objects(&last.resources, &gathered.resources)
+    {
+        last.findings.0 = gathered.findings;
+        return (Built::Unchanged { watched }, last.all_findings());
+    }
+    let settings = Arc::new(gathered.settings);
+    let (accepted, mut later) = analyze(&gathered.resources, &settings, &mut kept.analysis);
+    let (snapshot, findings) = compile(&accepted, &settings, generation, &mut kept.compile);
+    later.extend(findings);
+    let last =
+        Last { settings: Arc::clone(&settings), resources: gathered.resources, findings: (gathered.findings, later) };
+    let findings = last.all_findings();
+    kept.last = Some(last);
+    (Built::Changed { snapshot, settings, watched }, findings)
+}
+
+impl Last {
+    fn all_findings(&self) -> Vec<Finding> {
+        self.findings.0.iter().chain(&self.findings.1).cloned().collect()
+    }
+}
+
+/// Whether two reads gave the very same objects: the source hands unchanged ones out again.
+fn same_objects(a: &ResourceSet, b: &ResourceSet) -> bool {
+    fn same<T>(a: &[Arc<T>], b: &[Arc<T>]) -> bool {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+    // Named one by one, so that a new kind cannot be forgotten.
+    let ResourceSet {
+        gateways,
+        virtual_services,
+        destination_rules,
+        service_entries,
+        workload_entries,
+        services,
+        endpoint_slices,
+        endpoints,
+        secrets,
+        namespaces,
+    } = a;
+    same(gateways, &b.gateways)
+        && same(virtual_services, &b.virtual_services)
+        && same(destination_rules, &b.destination_rules)
+        && same(service_entries, &b.service_entries)
+        && same(workload_entries, &b.workload_entries)
+        && same(services, &b.services)
+        && same(endpoint_slices, &b.endpoint_slices)
+        && same(endpoints, &b.endpoints)
+        && same(secrets, &b.secrets)
+        && same(namespaces, &b.namespaces)
 }

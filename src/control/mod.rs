@@ -3,8 +3,8 @@
 //! Signals, watched files and the admin page only ask for a reload; runs follow one another and are never mixed.
 
 mod build;
-pub(crate) mod last_good;
 pub(crate) mod lifecycle;
+pub(crate) mod observe;
 pub(crate) mod pipeline;
 pub(crate) mod signal;
 pub(crate) mod sockets;

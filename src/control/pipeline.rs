@@ -3,24 +3,29 @@
 //! A generation is a configuration, not a run: a run that reads the same content again succeeds without a new one.
 //! Whatever fails, what is in force stays: an object, a listener, or all of it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::build::Kept;
+use super::build::{self, Built, Kept};
+use super::observe;
 use super::sockets::{BindFailure, Sockets};
 use super::status::{Cause, Outcome, Status, Verdict};
 use super::watch::WatchPlan;
 use crate::base::task;
-use crate::resource::finding::{Finding, Location, Severity};
+use crate::resource::codes;
+use crate::resource::finding::{Finding, Location};
+use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::snapshot::store::Store;
+use crate::telemetry::Telemetry;
 
 /// Requests that may wait at once; more than one wait for the same run.
 const WAITING_REQUESTS: usize = 256;
-/// How often, and how long, a replaced snapshot is asked whether its last request has ended.
+/// How often, and how many times, a replaced snapshot is asked whether its last request has ended.
 const RETIREMENT: (Duration, u32) = (Duration::from_millis(50), 200);
 
 /// Asks the pipeline for runs; cheap to clone.
@@ -60,8 +65,9 @@ impl Reloader {
 pub(crate) struct Pipeline<S> {
     settings: PathBuf,
     store: Arc<Store>,
+    telemetry: Arc<Telemetry>,
     sockets: S,
-    /// What one run leaves to the next; `None` only while a run has it.
+    /// What one run leaves to the next; empty while a run has it.
     kept: Kept,
     /// Listeners of the last run that could not be bound: such a run is never the same as the next.
     unbound: Vec<Finding>,
@@ -72,13 +78,20 @@ pub(crate) struct Pipeline<S> {
 
 impl<S: Sockets> Pipeline<S> {
     /// `settings` is the absolute path of `limani.toml`; `status` describes the process before the first run.
-    pub(crate) fn new(settings: PathBuf, status: Status, store: Arc<Store>, sockets: S) -> (Self, Reloader) {
+    pub(crate) fn new(
+        settings: PathBuf,
+        status: Status,
+        store: Arc<Store>,
+        telemetry: Arc<Telemetry>,
+        sockets: S,
+    ) -> (Self, Reloader) {
         let (sender, requests) = mpsc::channel(WAITING_REQUESTS);
         let status = watch::Sender::new(Arc::new(status));
         let reloader = Reloader { requests: sender, status: status.subscribe() };
         let plan = watch::Sender::new(WatchPlan::default());
         let kept = Kept::default();
-        let pipeline = Pipeline { settings, store, sockets, kept, unbound: Vec::new(), requests, status, plan };
+        let pipeline =
+            Pipeline { settings, store, telemetry, sockets, kept, unbound: Vec::new(), requests, status, plan };
         (pipeline, reloader)
     }
 
@@ -106,20 +119,108 @@ impl<S: Sockets> Pipeline<S> {
     /// One run from the files to the publish.
     pub(crate) async fn run(&mut self, cause: Cause) -> Arc<Outcome> {
         let (began, clock) = (SystemTime::now(), Instant::now());
-        let generation = self.store.load().generation;
-        let (verdict, findings) = (Verdict::Failed, Arc::from([]));
-        let duration = clock.elapsed();
-        Arc::new(Outcome { verdict, changed: false, generation, cause, began, duration, findings })
+        let (built, mut findings) = self.build().await;
+        let (changed, failed) = match built {
+            Built::Changed { snapshot, settings, watched } => {
+                self.unbound = self.publish(snapshot, settings).await;
+                self.watch(watched);
+                (true, false)
+            }
+            Built::Unchanged { watched } => {
+                self.watch(watched);
+                (false, false)
+            }
+            Built::Failed => (false, true),
+        };
+        findings.extend(self.unbound.iter().cloned());
+        let outcome = Arc::new(Outcome {
+            verdict: if failed { Verdict::Failed } else { Verdict::of(&findings) },
+            changed,
+            generation: self.store.load().generation,
+            cause,
+            began,
+            duration: clock.elapsed(),
+            findings: findings.into(),
+        });
+        self.tell(&outcome);
+        outcome
+    }
+
+    async fn build(&mut self) -> (Built, Vec<Finding>) {
+        let (mut kept, settings) = (std::mem::take(&mut self.kept), self.settings.clone());
+        let generation = self.store.load().generation + 1;
+        let same_would_do = self.unbound.is_empty();
+        let building = tokio::task::spawn_blocking(move || {
+            let built = build::build(&settings, &mut kept, generation, same_would_do);
+            (kept, built)
+        });
+        match building.await {
+            Ok((kept, built)) => {
+                self.kept = kept;
+                built
+            }
+            Err(error) => {
+                let message = format!("{error}; the last good configuration stays in force");
+                (Built::Failed, vec![Finding::new(&codes::INTERNAL, Location::default(), message)])
+            }
+        }
+    }
+
+    /// Puts a snapshot in force, without the listeners that cannot be bound; these are told.
+    async fn publish(&mut self, mut snapshot: Snapshot, settings: Arc<Settings>) -> Vec<Finding> {
+        observe::follow_settings(&self.telemetry, &self.status.borrow().settings, &settings);
+        let (prepared, failures) = self.sockets.prepare(&snapshot).await;
+        snapshot.listeners.retain(|listener| failures.iter().all(|failure| failure.address != listener.address));
+        let snapshot = Arc::new(snapshot);
+        retire(self.store.publish(Arc::clone(&snapshot)));
+        self.sockets.commit(prepared, &snapshot);
+        self.status.send_modify(|status| {
+            *status = Arc::new(status.with_snapshot(&snapshot, settings, SystemTime::now()));
+        });
+        failures.iter().map(not_bound).collect()
+    }
+
+    fn watch(&self, watched: BTreeSet<PathBuf>) {
+        let source = &self.status.borrow().settings.source;
+        let paths = if source.watch { watched } else { BTreeSet::new() };
+        let plan = WatchPlan { paths, debounce: source.debounce };
+        self.plan.send_if_modified(|current| {
+            let differs = *current != plan;
+            *current = plan;
+            differs
+        });
+    }
+
+    /// Log, metrics and status of a run. A file event that changed nothing is not worth a word.
+    fn tell(&self, outcome: &Arc<Outcome>) {
+        if outcome.cause == Cause::File && !outcome.changed && outcome.verdict != Verdict::Failed {
+            return;
+        }
+        let status = self.status.borrow().with_outcome(outcome);
+        observe::count(&self.telemetry.metrics, outcome);
+        observe::log(outcome, &status);
+        self.status.send_replace(Arc::new(status));
     }
 }
 
-fn internal(message: String) -> Finding {
-    Finding {
-        code: "LIM0001",
-        severity: Severity::Error,
-        object: String::new(),
-        location: Location::default(),
-        message: format!("an internal error stopped the reload: {message}"),
-        hint: "please report it; the last good configuration stays in force".into(),
-    }
+fn not_bound(failure: &BindFailure) -> Finding {
+    let BindFailure { address, error } = failure;
+    let mut finding =
+        Finding::new(&codes::NOT_BOUND, Location::default(), format!("{address} cannot be bound: {error}"));
+    finding.hint = "the next reload tries again".into();
+    finding
+}
+
+/// Frees a replaced snapshot here rather than in the last request that holds it; a big one takes a while.
+fn retire(snapshot: Arc<Snapshot>) {
+    let (pause, most) = RETIREMENT;
+    task::spawn("retire snapshot", async move {
+        for _ in 0..most {
+            if Arc::strong_count(&snapshot) == 1 {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        let _ = tokio::task::spawn_blocking(move || drop(snapshot)).await;
+    });
 }

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::resource::finding::{Finding, Severity};
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
+use crate::snapshot::listener::Listener;
 
 /// Why a reload was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -133,18 +134,25 @@ impl Status {
     }
 
     /// The same process with `snapshot` in force since `now`.
-    pub(crate) fn with_snapshot(mut self, snapshot: &Snapshot, settings: Arc<Settings>, now: SystemTime) -> Self {
-        self.generation = snapshot.generation;
-        self.since = now;
-        self.listeners = snapshot.listeners.iter().map(|listener| ListenerStatus::of(listener)).collect();
-        self.clusters = snapshot.clusters.len();
-        self.settings = settings;
-        self
+    pub(crate) fn with_snapshot(&self, snapshot: &Snapshot, settings: Arc<Settings>, now: SystemTime) -> Self {
+        Status {
+            generation: snapshot.generation,
+            since: now,
+            listeners: snapshot.listeners.iter().map(|listener| ListenerStatus::of(listener)).collect(),
+            clusters: snapshot.clusters.len(),
+            settings,
+            ..self.clone()
+        }
+    }
+
+    /// The same process after a run.
+    pub(crate) fn with_outcome(&self, outcome: &Arc<Outcome>) -> Self {
+        Status { last_reload: Some(Arc::clone(outcome)), ..self.clone() }
     }
 }
 
 impl ListenerStatus {
-    fn of(listener: &crate::snapshot::listener::Listener) -> Self {
+    fn of(listener: &Listener) -> Self {
         let names = &listener.tls;
         let by_suffix = names.suffixes.iter().map(|(_, chain)| chain);
         let mut tls: Vec<String> =

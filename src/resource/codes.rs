@@ -58,6 +58,9 @@ codes! {
     FIELD_NOT_IN_FORCE = "LIM0022" Warning "the field is known, but it does nothing yet";
     MESH_NOT_IN_FORCE = "LIM0023" Info "a mesh setting that does nothing here";
     DUPLICATE_HOST = "LIM0024" Warning "two servers of one port have the same host; the first is in force";
+
+    NOT_BOUND = "LIM0090" Error "an address cannot be bound; its listener is not in force";
+    INTERNAL = "LIM0091" Error "a fault of the gateway itself stopped a reload";
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::decode::{decode, push_key};
+use super::decode::decode;
 use super::yaml::{Segment, segments};
 use crate::base::cidr::Cidr;
 use crate::resource::codes;
@@ -357,7 +357,7 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Parsed<T> {
 ///
 /// # Errors
 ///
-/// Findings about values that are impossible.
+/// The name of a variable with several lines: it would move the lines of the manifests.
 pub(super) fn apply(keys: &Keys, folder: &Path, settings: &mut Settings) -> Result<(), String> {
     apply_identity(&keys.gateway, settings);
     apply_source(&keys.source, folder, settings)?;
@@ -415,9 +415,7 @@ fn apply_source(keys: &Source, folder: &Path, settings: &mut Settings) -> Result
     for (name, value) in &keys.variables {
         let text = value.text();
         if text.contains(['\n', '\r']) {
-            let mut path = "source.variables".to_owned();
-            push_key(&mut path, name);
-            return Err(path);
+            return Err(name.clone());
         }
         source.variables.insert(name.clone(), text);
     }

@@ -1,15 +1,20 @@
 //! Where does the configuration come from? Settings, manifests and certificate files become typed objects.
 
+mod certificates;
 pub(crate) mod decode;
+mod desugar;
 mod directory;
 mod kinds;
 mod limani_toml;
 mod manifests;
+mod mesh;
 mod variables;
 pub(crate) mod yaml;
 
 use std::path::{Path, PathBuf};
 
+use self::certificates::Certificates;
+use self::kinds::Resource;
 use self::manifests::Manifests;
 use crate::resource::ResourceSet;
 use crate::resource::codes;
@@ -20,8 +25,13 @@ use crate::resource::settings::Settings;
 #[derive(Default)]
 pub(crate) struct Cache {
     manifests: Manifests,
+    certificates: Certificates,
     /// The last good text of the settings file.
     settings: Option<String>,
+    /// The last good text of the mesh file.
+    mesh: Option<String>,
+    /// What the `[[route]]` lines of a settings text gave, so that unchanged lines are unchanged objects.
+    routes: Option<(String, Vec<Resource>)>,
 }
 
 /// Everything that was read.
@@ -40,10 +50,10 @@ pub(crate) struct Gathered {
 ///
 /// Findings, if the settings are unusable and there are no earlier good ones in `cache`.
 pub(crate) fn gather(settings_path: &Path, cache: &mut Cache) -> Result<Gathered, Vec<Finding>> {
-    let (settings, mut findings) = read_settings(settings_path, cache)?;
-    let mut gathered = gather_manifests(settings, cache);
-    findings.append(&mut gathered.findings);
-    gathered.findings = findings;
+    let understood = read_settings(settings_path, cache)?;
+    let folder = settings_path.parent().unwrap_or(Path::new(""));
+    let mut gathered = gather_with(understood.settings, &understood.routes, folder, cache);
+    gathered.findings.splice(0..0, understood.findings);
     gathered.watched.insert(0, settings_path.to_owned());
     Ok(gathered)
 }
@@ -51,44 +61,106 @@ pub(crate) fn gather(settings_path: &Path, cache: &mut Cache) -> Result<Gathered
 /// Reads the manifests that `settings` name, with settings made by the caller; relative paths start at the working
 /// directory.
 pub(crate) fn gather_manifests(settings: Settings, cache: &mut Cache) -> Gathered {
+    gather_with(settings, &[], Path::new(""), cache)
+}
+
+fn gather_with(settings: Settings, routes: &[Resource], folder: &Path, cache: &mut Cache) -> Gathered {
     let (mut resources, mut findings) = (ResourceSet::default(), Vec::new());
+    routes.iter().for_each(|route| route.add_to(&mut resources));
     cache.manifests.gather(&settings, &mut resources, &mut findings);
-    let watched = settings.source.manifests.clone();
+    let mut watched = settings.source.manifests.clone();
+    watched.extend(settings.source.mesh.clone());
+    watched.extend(cache.certificates.gather(folder, &settings, &mut resources, &mut findings));
     Gathered { settings, resources, findings, watched }
 }
 
-fn read_settings(path: &Path, cache: &mut Cache) -> Result<(Settings, Vec<Finding>), Vec<Finding>> {
-    let file = path.display().to_string();
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let wrong = |message: String| {
-        let location = Location { file: file.clone(), line: 0, column: 0 };
-        vec![Finding::new(&codes::SETTINGS, location, message)]
-    };
-    let understood = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string())).and_then(|text| {
-        let read = understand(&file, &text, folder, wrong)?;
-        cache.settings = Some(text);
-        Ok(read)
-    });
-    match (understood, &cache.settings) {
-        (Err(mut findings), Some(text)) => {
-            let (settings, _) = understand(&file, text, folder, wrong)?;
-            let location = Location { file: file.clone(), line: 0, column: 0 };
-            findings.push(Finding::new(&codes::SETTINGS_KEPT, location, "the last good settings stay in force"));
-            Ok((settings, findings))
+/// Settings that were understood, with the objects of their `[[route]]` lines.
+struct Understood {
+    settings: Settings,
+    routes: Vec<Resource>,
+    findings: Vec<Finding>,
+}
+
+fn read_settings(path: &Path, cache: &mut Cache) -> Result<Understood, Vec<Finding>> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| vec![Finding::new(&codes::SETTINGS, whole_file(path), error.to_string())]);
+    match text.and_then(|text| Ok((understand(path, &text, cache)?, text))) {
+        Ok((understood, text)) => {
+            cache.settings = Some(text);
+            Ok(understood)
         }
-        (understood, _) => understood,
+        Err(faults) => {
+            let Some(text) = cache.settings.clone() else { return Err(faults) };
+            let mut understood = understand(path, &text, cache)?;
+            understood.findings.splice(0..0, faults);
+            let kept = Finding::new(&codes::SETTINGS_KEPT, whole_file(path), "the last good settings stay in force");
+            understood.findings.push(kept);
+            Ok(understood)
+        }
     }
 }
 
-fn understand(
-    file: &str,
-    text: &str,
-    folder: &Path,
-    wrong: impl Fn(String) -> Vec<Finding>,
-) -> Result<(Settings, Vec<Finding>), Vec<Finding>> {
-    let read = limani_toml::read(file, text)?;
-    let mut settings = Settings::default();
-    limani_toml::apply(&read.keys, folder, &mut settings)
-        .map_err(|path| wrong(format!("{path}: a variable has to stay on one line")))?;
-    Ok((settings, read.findings))
+fn whole_file(path: &Path) -> Location {
+    Location { file: path.display().to_string(), line: 0, column: 0 }
+}
+
+fn understand(path: &Path, text: &str, cache: &mut Cache) -> Result<Understood, Vec<Finding>> {
+    let read = limani_toml::read(&path.display().to_string(), text)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let (mut settings, mut findings) = (Settings::default(), read.findings);
+    if let Some(mesh) = &read.keys.source.mesh {
+        findings.extend(read_mesh(&folder.join(mesh), cache, &mut settings));
+    }
+    limani_toml::apply(&read.keys, folder, &mut settings).map_err(|name| {
+        let message = format!("the variable `{name}` has to stay on one line");
+        vec![Finding::new(&codes::SETTINGS, whole_file(path), message)]
+    })?;
+    let routes = match &cache.routes {
+        Some((known, routes)) if known == text => routes.clone(),
+        _ => desugar::desugar(&read.keys.route, &read.route_origins, &settings.gateway)?,
+    };
+    cache.routes = Some((text.to_owned(), routes.clone()));
+    Ok(Understood { settings, routes, findings })
+}
+
+/// Writes the mesh file over `settings`; a file that cannot be understood leaves its last good text in force.
+fn read_mesh(path: &Path, cache: &mut Cache, settings: &mut Settings) -> Vec<Finding> {
+    let file = path.display().to_string();
+    let read = std::fs::read_to_string(path)
+        .map_err(|error| Box::new(Finding::new(&codes::UNREADABLE, whole_file(path), error.to_string())))
+        .and_then(|text| Ok((mesh::apply(&file, &text, settings)?, text)));
+    match read {
+        Ok((findings, text)) => {
+            cache.mesh = Some(text);
+            findings
+        }
+        Err(fault) => {
+            let mut findings = vec![*fault];
+            if let Some(text) = &cache.mesh {
+                findings.extend(mesh::apply(&file, text, settings).unwrap_or_default());
+            }
+            findings
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_settings_are_fatal_first_and_keep_the_last_good_ones_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("limani.toml");
+        let mut cache = Cache::default();
+        std::fs::write(&path, "[admin]\naddress = 1\n").unwrap();
+        assert_eq!(gather(&path, &mut cache).unwrap_err()[0].location.line, 2);
+        std::fs::write(&path, "[[route]]\nhost = \"a.com\"\nto = \"http://127.0.0.1:1\"\n").unwrap();
+        assert_eq!(gather(&path, &mut cache).unwrap().resources.gateways.len(), 1);
+        std::fs::write(&path, "[[route]]\nhost = \"a.com\"\n").unwrap();
+        let gathered = gather(&path, &mut cache).unwrap();
+        assert_eq!(gathered.resources.gateways.len(), 1);
+        let codes: Vec<_> = gathered.findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, [codes::SETTINGS.id, codes::SETTINGS_KEPT.id]);
+    }
 }

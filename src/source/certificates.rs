@@ -1,0 +1,229 @@
+//! What is in the certificate files that manifests and routes name? Each becomes a Secret in the gateway's namespace.
+//!
+//! The Secret of `serverCertificate: /etc/a.pem` is named `file:/etc/a.pem` and has `tls.crt`, `tls.key` and `ca.crt`; a
+//! CA file alone is the Secret `file:<path of the CA>` with `ca.crt`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::directory::Stamp;
+use crate::resource::ResourceSet;
+use crate::resource::codes;
+use crate::resource::core::Secret;
+use crate::resource::finding::Finding;
+use crate::resource::meta::{Meta, Object, Origin};
+use crate::resource::networking::{ClientTls, DestinationRule, Gateway, ServerTls};
+use crate::resource::settings::Settings;
+
+/// The files that were read, with their last good content.
+#[derive(Default)]
+pub(super) struct Certificates {
+    files: HashMap<PathBuf, (Stamp, Vec<u8>)>,
+    secrets: HashMap<String, Arc<Object<Secret>>>,
+}
+
+/// Files that belong together, as an object names them.
+struct Wanted<'a> {
+    /// The field that names the certificate, such as `spec.servers[0].tls.serverCertificate`.
+    field: String,
+    certificate: &'a str,
+    key: &'a str,
+    authorities: &'a str,
+}
+
+impl Certificates {
+    /// Adds a Secret for every file that `set` names; answers with the files, to be watched.
+    pub(super) fn gather(
+        &mut self,
+        folder: &Path,
+        settings: &Settings,
+        set: &mut ResourceSet,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<PathBuf> {
+        let mut reader = Reader { known: self, folder, settings, findings, secrets: Vec::new(), paths: Vec::new() };
+        for gateway in &set.gateways {
+            reader.read_all(&gateway.title(), &gateway.origin, &of_gateway(&gateway.spec));
+        }
+        for rule in &set.destination_rules {
+            reader.read_all(&rule.title(), &rule.origin, &of_rule(&rule.spec));
+        }
+        let (secrets, paths) = (reader.secrets, reader.paths);
+        let names: HashSet<&String> = secrets.iter().map(|secret| &secret.meta.name).collect();
+        self.secrets.retain(|name, _| names.contains(name));
+        let wanted: HashSet<&PathBuf> = paths.iter().collect();
+        self.files.retain(|path, _| wanted.contains(path));
+        set.secrets.extend(secrets);
+        paths
+    }
+}
+
+fn of_gateway(gateway: &Gateway) -> Vec<Wanted<'_>> {
+    let tls = gateway.servers.iter().enumerate().filter_map(|(index, server)| Some((index, server.tls.as_ref()?)));
+    tls.flat_map(|(index, tls)| of_server(&format!("spec.servers[{index}].tls"), tls)).collect()
+}
+
+fn of_server<'a>(path: &str, tls: &'a ServerTls) -> Vec<Wanted<'a>> {
+    let own = Wanted {
+        field: format!("{path}.serverCertificate"),
+        certificate: &tls.server_certificate,
+        key: &tls.private_key,
+        authorities: &tls.ca_certificates,
+    };
+    let more = tls.tls_certificates.iter().enumerate().map(|(index, files)| Wanted {
+        field: format!("{path}.tlsCertificates[{index}].serverCertificate"),
+        certificate: &files.server_certificate,
+        key: &files.private_key,
+        authorities: &files.ca_certificates,
+    });
+    std::iter::once(own).chain(more).collect()
+}
+
+fn of_rule(rule: &DestinationRule) -> Vec<Wanted<'_>> {
+    let mut wanted = Vec::new();
+    let policies = std::iter::once(("spec.trafficPolicy".to_owned(), rule.traffic_policy.as_ref())).chain(
+        rule.subsets
+            .iter()
+            .enumerate()
+            .map(|(index, subset)| (format!("spec.subsets[{index}].trafficPolicy"), subset.traffic_policy.as_ref())),
+    );
+    for (path, policy) in policies {
+        let Some(policy) = policy else { continue };
+        wanted.extend(policy.tls.as_ref().map(|tls| of_client(&format!("{path}.tls"), tls)));
+        for (index, port) in policy.port_level_settings.iter().enumerate() {
+            let path = format!("{path}.portLevelSettings[{index}].tls");
+            wanted.extend(port.tls.as_ref().map(|tls| of_client(&path, tls)));
+        }
+    }
+    wanted
+}
+
+fn of_client<'a>(path: &str, tls: &'a ClientTls) -> Wanted<'a> {
+    let named = if tls.client_certificate.is_empty() { "caCertificates" } else { "clientCertificate" };
+    Wanted {
+        field: format!("{path}.{named}"),
+        certificate: &tls.client_certificate,
+        key: &tls.private_key,
+        authorities: &tls.ca_certificates,
+    }
+}
+
+struct Reader<'a> {
+    known: &'a mut Certificates,
+    folder: &'a Path,
+    settings: &'a Settings,
+    findings: &'a mut Vec<Finding>,
+    secrets: Vec<Arc<Object<Secret>>>,
+    paths: Vec<PathBuf>,
+}
+
+impl Reader<'_> {
+    fn read_all(&mut self, object: &str, origin: &Origin, wanted: &[Wanted<'_>]) {
+        for files in wanted {
+            let mut data = BTreeMap::new();
+            for (key, name) in [("tls.crt", files.certificate), ("tls.key", files.key), ("ca.crt", files.authorities)] {
+                if name.is_empty() {
+                    continue;
+                }
+                match self.content(name) {
+                    Ok(bytes) => {
+                        data.insert(key.to_owned(), bytes);
+                    }
+                    Err(error) => self.findings.push(
+                        Finding::new(&codes::CERTIFICATE_FILE, origin.locate(&files.field), format!("{name}: {error}"))
+                            .about(object),
+                    ),
+                }
+            }
+            let authorities = data.get("ca.crt").cloned();
+            if !files.certificate.is_empty() {
+                self.add(files.certificate, data, origin);
+            }
+            if let Some(authorities) = authorities {
+                self.add(files.authorities, BTreeMap::from([("ca.crt".to_owned(), authorities)]), origin);
+            }
+        }
+    }
+
+    /// The bytes of a file; those read last, if it cannot be read now.
+    fn content(&mut self, name: &str) -> Result<Vec<u8>, String> {
+        let path = self.folder.join(name);
+        self.paths.push(path.clone());
+        let known = self.known.files.get(&path);
+        let read = Stamp::of(&path).and_then(|stamp| match known {
+            Some((earlier, bytes)) if earlier.proves_unchanged(&stamp) => Ok((stamp, bytes.clone())),
+            _ => Ok((stamp, std::fs::read(&path)?)),
+        });
+        match (read, known) {
+            (Ok((stamp, bytes)), _) => {
+                self.known.files.insert(path, (stamp, bytes.clone()));
+                Ok(bytes)
+            }
+            (Err(error), None) => Err(error.to_string()),
+            (Err(error), Some((_, bytes))) => {
+                let bytes = bytes.clone();
+                let location =
+                    crate::resource::finding::Location { file: path.display().to_string(), line: 0, column: 0 };
+                let finding = Finding::new(&codes::CERTIFICATE_FILE, location, error.to_string());
+                self.findings.push(finding.hint("what it held stays in force"));
+                Ok(bytes)
+            }
+        }
+    }
+
+    fn add(&mut self, file: &str, data: BTreeMap<String, Vec<u8>>, origin: &Origin) {
+        let name = format!("file:{file}");
+        if self.secrets.iter().any(|secret| secret.meta.name == name) {
+            return;
+        }
+        let namespace = &self.settings.gateway.namespace;
+        let earlier =
+            self.known.secrets.get(&name).filter(|old| old.spec.data == data && old.meta.namespace == *namespace);
+        let secret = earlier.cloned().unwrap_or_else(|| {
+            let meta = Meta { name: name.clone(), namespace: namespace.clone(), ..Meta::default() };
+            let spec = Secret { kind: "kubernetes.io/tls".into(), data };
+            Arc::new(Object { meta, spec, origin: origin.clone() })
+        });
+        self.known.secrets.insert(name, secret.clone());
+        self.secrets.push(secret);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_become_secrets_and_stay_when_they_vanish() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.pem", "a.key", "ca.pem"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let tls = ServerTls {
+            server_certificate: "a.pem".into(),
+            private_key: "a.key".into(),
+            ca_certificates: "ca.pem".into(),
+            ..ServerTls::default()
+        };
+        let server = crate::resource::networking::Server { tls: Some(tls), ..Default::default() };
+        let spec = Gateway { servers: vec![server], ..Gateway::default() };
+        let gateway = Arc::new(Object { meta: Meta::default(), spec, origin: Origin::default() });
+        let mut certificates = Certificates::default();
+        let mut gather = || {
+            let mut set = ResourceSet { gateways: vec![gateway.clone()], ..ResourceSet::default() };
+            let mut findings = Vec::new();
+            certificates.gather(folder.path(), &Settings::default(), &mut set, &mut findings);
+            let keys = |s: &Arc<Object<Secret>>| {
+                (s.meta.name.clone(), s.spec.data.keys().cloned().collect::<Vec<_>>().join(" "))
+            };
+            (set.secrets.iter().map(keys).collect::<Vec<_>>(), findings.len())
+        };
+        let wanted = vec![
+            ("file:a.pem".to_owned(), "ca.crt tls.crt tls.key".to_owned()),
+            ("file:ca.pem".to_owned(), "ca.crt".to_owned()),
+        ];
+        assert_eq!(gather(), (wanted.clone(), 0));
+        std::fs::remove_file(folder.path().join("a.key")).unwrap();
+        assert_eq!(gather(), (wanted, 1));
+    }
+}
