@@ -1,0 +1,34 @@
+# The commands of this project. `make help` lists them.
+
+CARGO ?= cargo
+
+.PHONY: help demo build test check lint bench live fuzz
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+
+demo: ## bookinfo and three dashboards behind the gateway, on this machine
+	$(CARGO) run --release --locked -- demo
+
+build: ## the product, target/release/limani
+	$(CARGO) build --release --locked
+
+test: ## everything that has to pass
+	bash .ci/run
+
+check: ## are the shipped settings and manifests right?
+	$(CARGO) run --release --locked -- check -c conf/limani.toml
+
+lint: ## format, clippy, licences
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) deny check bans licenses sources
+
+bench: ## the criterion benches: look-up, compile, forwarding
+	$(CARGO) bench --locked
+
+live: ## against what a real Istio did; needs ../shared/live, Go and PyYAML
+	bash tests/live/run
+
+fuzz: ## each fuzz target for a minute; needs cargo-fuzz and a nightly toolchain
+	bash tests/fuzz/run 60
