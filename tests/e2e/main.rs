@@ -3,4 +3,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
+mod bad_input;
+mod cli;
+mod demo;
+mod drain;
+mod grpc;
+mod http1;
+mod http2;
+mod reload;
 mod routing;
+mod tls;
+mod websocket;

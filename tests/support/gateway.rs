@@ -34,8 +34,11 @@ pub struct Plan {
     address: Ipv4Addr,
     folder: TempDir,
     settings: String,
+    listen: String,
+    access_log: &'static str,
     watch: bool,
     grace: &'static str,
+    most_files: Option<u32>,
 }
 
 /// A running gateway; it is killed when the value is dropped.
@@ -56,7 +59,16 @@ impl Plan {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         fs::create_dir(folder.path().join("manifests")).expect("a folder for manifests");
-        Plan { address: address::fresh(), folder, settings: String::new(), watch: false, grace: "0s" }
+        Plan {
+            address: address::fresh(),
+            folder,
+            settings: String::new(),
+            listen: String::new(),
+            access_log: "json",
+            watch: false,
+            grace: "0s",
+            most_files: None,
+        }
     }
 
     /// Where the gateway will listen.
@@ -79,6 +91,24 @@ impl Plan {
         self
     }
 
+    /// Lines for `[listen]`.
+    pub fn listen(mut self, toml: &str) -> Self {
+        self.listen.push_str(toml);
+        self
+    }
+
+    /// The format of the access log; JSON without it.
+    pub fn access_log(mut self, format: &'static str) -> Self {
+        self.access_log = format;
+        self
+    }
+
+    /// The most file descriptors that the gateway may have.
+    pub fn most_files(mut self, count: u32) -> Self {
+        self.most_files = Some(count);
+        self
+    }
+
     /// Follow changed files; without it only an asked reload reads them.
     pub fn watching(mut self) -> Self {
         self.watch = true;
@@ -92,12 +122,13 @@ impl Plan {
     }
 
     fn write_settings(&self) -> PathBuf {
-        let Plan { address, watch, settings, grace, .. } = self;
+        let Plan { address, watch, settings, listen, access_log, grace, .. } = self;
         let toml = format!(
             r#"
 [listen]
 address = "{address}"
 ports = {{ 80 = {HTTP}, 443 = {HTTPS} }}
+{listen}
 [source]
 manifests = ["manifests"]
 watch = {watch}
@@ -108,7 +139,7 @@ ready = "{address}:{READY}"
 metrics = "{address}:{METRICS}"
 [access_log]
 path = "access.log"
-format = "json"
+format = "{access_log}"
 [runtime]
 workers = 1
 [shutdown]
@@ -124,7 +155,14 @@ drain = "10s"
 
     /// The command that runs this gateway, for tests that expect it to fail.
     pub fn command(&self) -> Command {
-        let mut command = limani();
+        let mut command = match self.most_files {
+            None => limani(),
+            Some(count) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {count}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_limani")]);
+                shell
+            }
+        };
         command.arg("run").arg("-c").arg(self.write_settings()).current_dir(self.folder.path());
         command
     }
@@ -236,14 +274,18 @@ impl TestGateway {
         self.admin("/status").json()["generation"].as_u64().expect("status tells the generation")
     }
 
+    /// The access log so far.
+    pub fn access_log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default()
+    }
+
     /// Waits for an access log line that `is_meant`.
     pub fn access_record(&self, is_meant: impl Fn(&Value) -> bool) -> Value {
-        let path = self.folder.path().join("access.log");
-        until(|| {
-            let text = fs::read_to_string(&path).unwrap_or_default();
+        let line = until(|| {
+            let text = self.access_log();
             text.lines().filter_map(|line| serde_json::from_str(line).ok()).find(&is_meant)
-        })
-        .unwrap_or_else(|| panic!("no such line in {}", fs::read_to_string(&path).unwrap_or_default()))
+        });
+        line.unwrap_or_else(|| panic!("no such line in {}", self.access_log()))
     }
 
     /// Waits for a line on stderr and returns it.
