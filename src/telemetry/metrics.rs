@@ -313,7 +313,7 @@ fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) ->
 }
 
 /// Names and labels are constants of this file, so a test that builds `Metrics` once shows that all are good.
-#[allow(clippy::expect_used)]
+#[allow(clippy::expect_used, reason = "constants of this file, held by a test")]
 fn valid<T>(result: prometheus::Result<T>) -> T {
     result.expect("the list of names is sound")
 }

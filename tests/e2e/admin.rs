@@ -54,7 +54,10 @@ fn the_access_log_is_envoys_and_can_be_rotated() {
     let gateway = plan.start();
     gateway.curl("web.test", "/a?b=c", &["-A", "tester"]);
     let line = until(|| gateway.access_log().lines().next().map(str::to_owned)).expect("a line is written");
-    assert!(line.starts_with('[') && line.contains("Z] \"GET /a?b=c HTTP/1.1\" 200 - via_upstream - \"-\" 0 "), "{line}");
+    assert!(
+        line.starts_with('[') && line.contains("Z] \"GET /a?b=c HTTP/1.1\" 200 - via_upstream - \"-\" 0 "),
+        "{line}"
+    );
     assert!(line.contains("\"tester\""), "{line}");
     let cluster = format!("\"web.test\" \"{}\" outbound|80||web.test ", web.address);
     assert!(line.contains(&cluster), "{line}");

@@ -17,7 +17,11 @@ fn malformed_heads_are_refused_and_the_connection_is_closed() {
     let cases: [(&str, &str, u16); 17] = [
         ("no host", "GET / HTTP/1.1\r\n\r\n", 400),
         ("two hosts", "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400),
-        ("both framings", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (
+            "both framings",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         ("two lengths", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\nabc", 400),
         ("a list of lengths", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3, 3\r\n\r\nabc", 400),
         ("a signed length", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +3\r\n\r\nabc", 400),
@@ -65,7 +69,9 @@ fn heads_have_a_deadline_as_a_whole() {
     dripping.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n").unwrap();
     let mut dripper = dripping.try_clone().unwrap();
     // One header after the other does not win time.
-    let drips = std::thread::spawn(move || (0..20_000).take_while(|n| dripper.write_all(format!("x{}: 1\r\n", n % 9).as_bytes()).is_ok()).count());
+    let drips = std::thread::spawn(move || {
+        (0..20_000).take_while(|n| dripper.write_all(format!("x{}: 1\r\n", n % 9).as_bytes()).is_ok()).count()
+    });
     let (text, closed) = raw::read_to_end(&mut dripping);
     assert!(closed && (text.is_empty() || text.starts_with("HTTP/1.1 4")), "{text}");
     drop(dripping);
@@ -81,7 +87,11 @@ fn heads_have_a_deadline_as_a_whole() {
 fn garbage_is_no_handshake_and_no_http2() {
     let web = Backend::http1("web");
     let gateway = TestGateway::with(&simple("*", web.address));
-    for garbage in [&b"\x16\x03\x01\xff\xff garbage"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ngarbage that is no frame", b"\0\0\0\0\r\n\r\n"] {
+    for garbage in [
+        &b"\x16\x03\x01\xff\xff garbage"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ngarbage that is no frame",
+        b"\0\0\0\0\r\n\r\n",
+    ] {
         let mut stream = raw::connect(gateway.http());
         stream.write_all(garbage).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();

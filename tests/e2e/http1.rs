@@ -20,7 +20,8 @@ fn bodies_of_any_size_pass_both_ways_in_constant_memory() {
     let (_web, gateway) = site();
     assert_eq!(gateway.get("web.test", "/").status, 200);
     let before = gateway.resident_kb();
-    let down = gateway.curl("web.test", &format!("/bytes/{}", 300 * MEGABYTE), &["-o", "/dev/null", "-w", "%{size_download}"]);
+    let down =
+        gateway.curl("web.test", &format!("/bytes/{}", 300 * MEGABYTE), &["-o", "/dev/null", "-w", "%{size_download}"]);
     assert_eq!(down.exit, 0, "{}", down.error);
     let file = gateway.folder().join("upload");
     std::fs::File::create(&file).unwrap().set_len(300 * MEGABYTE as u64).unwrap();

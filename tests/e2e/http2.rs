@@ -28,7 +28,10 @@ fn backends_whose_port_says_so_get_http2() {
     );
     for arguments in [&["-d", "four"] as &[&str], &["--http2-prior-knowledge", "-d", "four"]] {
         let told = gateway.curl("web.test", "/path?q", arguments).json();
-        assert_eq!((&told["version"], &told["path"], &told["body_bytes"]), (&"HTTP/2".into(), &"/path?q".into(), &4.into()));
+        assert_eq!(
+            (&told["version"], &told["path"], &told["body_bytes"]),
+            (&"HTTP/2".into(), &"/path?q".into(), &4.into())
+        );
         assert_eq!(told["headers"][":authority"], "web.test");
     }
     assert_eq!(web.connections(), 1, "streams share a connection");

@@ -158,7 +158,8 @@ async fn two_hundred_reloads_touch_nothing_that_they_do_not_concern() {
         let download = threads.spawn(|| {
             let size = 1_000_000_000.to_string();
             // Slow enough to last as long as the reloads.
-            let answer = gateway.curl("web.test", &format!("/bytes/{size}"), &["-o", "/dev/null", "--limit-rate", "60M"]);
+            let answer =
+                gateway.curl("web.test", &format!("/bytes/{size}"), &["-o", "/dev/null", "--limit-rate", "60M"]);
             (answer.exit, answer.error)
         });
         let mut unnoticed = 0;
