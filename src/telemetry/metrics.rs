@@ -9,7 +9,7 @@ use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::requests::{
-    BUCKETS, HistogramTotal, LABELS, RequestLabels, RequestSeries, SeriesTable, SeriesTotal, SourceLabels,
+    HistogramTotal, LABELS, RequestLabels, RequestSeries, SeriesTable, SeriesTotal, SourceLabels, bounds,
 };
 
 /// Every name, with what it counts and its labels.
@@ -361,10 +361,10 @@ fn with_labels(total: &SeriesTotal, value: &dyn Fn(&SeriesTotal, &mut Metric)) -
 
 fn shown(total: &HistogramTotal) -> proto::Histogram {
     let mut cumulative = 0;
-    let buckets = BUCKETS.iter().zip(total.counts).map(|(bound, count)| {
+    let buckets = bounds().zip(total.counts).map(|(bound, count)| {
         cumulative += count;
         let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(*bound);
+        bucket.set_upper_bound(bound);
         bucket.set_cumulative_count(cumulative);
         bucket
     });

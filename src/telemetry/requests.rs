@@ -41,20 +41,33 @@ pub(crate) const LABELS: [&str; 25] = [
     "connection_security_policy",
 ];
 
-/// Upper bounds of Envoy's buckets: milliseconds and bytes alike.
-pub(crate) const BUCKETS: [f64; 19] =
-    [0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6];
+/// Upper bounds of Envoy's buckets in thousandths: microseconds, and thousandths of a byte.
+const BOUNDS: [u64; 19] = [
+    500,
+    1_000,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+    600_000_000,
+    1_800_000_000,
+    3_600_000_000,
+];
 
-/// The same in thousandths: microseconds, and thousandths of a byte.
-const THOUSANDTHS: [u64; 19] = {
-    let mut bounds = [0; 19];
-    let mut i = 0;
-    while i < 19 {
-        bounds[i] = (BUCKETS[i] * 1000.0) as u64;
-        i += 1;
-    }
-    bounds
-};
+/// The bounds as they are shown: milliseconds and bytes alike.
+pub(crate) fn bounds() -> impl Iterator<Item = f64> {
+    BOUNDS.iter().map(|thousandths| *thousandths as f64 / 1000.0)
+}
 
 const MOST_SERIES: usize = 10_000;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
@@ -147,7 +160,7 @@ struct Histogram {
 
 impl Histogram {
     fn observe(&self, thousandths: u64) {
-        let bucket = THOUSANDTHS.partition_point(|bound| *bound < thousandths);
+        let bucket = BOUNDS.partition_point(|bound| *bound < thousandths);
         if let Some(count) = self.counts.get(bucket) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -323,7 +336,7 @@ mod tests {
 
     #[test]
     fn values_fall_into_envoys_buckets() {
-        let bucket = |value: u64| THOUSANDTHS.partition_point(|bound| *bound < value);
+        let bucket = |value: u64| BOUNDS.partition_point(|bound| *bound < value);
         let cases = [(0, 0), (500, 0), (501, 1), (1_000, 1), (7_000, 3), (3_600_000_000, 18), (u64::MAX, 19)];
         for (value, expected) in cases {
             assert_eq!(bucket(value), expected, "{value}");
