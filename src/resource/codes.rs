@@ -59,6 +59,16 @@ codes! {
     MESH_NOT_IN_FORCE = "LIM0023" Info "a mesh setting that does nothing here";
     DUPLICATE_HOST = "LIM0024" Warning "two servers of one port have the same host; the first is in force";
 
+    RULE_SPOILED = "LIM0030" Error "a rule cannot be made and is left out";
+    SERVER_SKIPPED = "LIM0031" Error "a server cannot share its port with an earlier one and is left out";
+    SERVER_NOT_IN_FORCE = "LIM0032" Error "connections to a server are closed, because its kind is not in force yet";
+    CERTIFICATE_DATE = "LIM0033" Warning "a certificate has expired or is not valid yet; it is served nevertheless";
+    CLIENT_CREDENTIAL = "LIM0034" Error "the credential for TLS to a destination is missing or unusable; requests to it fail";
+    DELEGATE_MISSING = "LIM0035" Error "a delegate cannot be used; the rule that names it is left out";
+    ENDPOINT_ADDRESS = "LIM0036" Error "an endpoint has no usable address and is left out";
+    OPERATOR_WITHOUT_VALUE = "LIM0037" Warning "a header value holds an operator that has no value yet";
+    SUBSET_WITHOUT_ENDPOINTS = "LIM0038" Warning "no endpoint has the labels of a subset; requests to it fail";
+
     NOT_BOUND = "LIM0090" Error "an address cannot be bound; its listener is not in force";
     INTERNAL = "LIM0091" Error "a fault of the gateway itself stopped a reload";
 }

@@ -1,0 +1,96 @@
+//! Which certificate and key are in a Secret? (Istio's keys: `cert`/`key`, then `tls.crt`/`tls.key`.)
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::resource::core::Secret;
+use crate::snapshot::tls::CertificateFacts;
+
+/// The certificate chain with its key, ready to sign. Fails with a sentence that never shows the key.
+pub(super) fn certified_key(secret: &Secret, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, String> {
+    let (certificate, key) = certificate_and_key(secret)?;
+    let chain = read_certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "the key is not a private key in PEM".to_owned())?;
+    let key = provider.key_provider.load_private_key(key).map_err(|_| "the kind of the key is not supported".to_owned())?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) => Ok(Arc::new(certified)),
+        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
+        Err(_) => Err("the key does not belong to the first certificate".to_owned()),
+    }
+}
+
+fn certificate_and_key(secret: &Secret) -> Result<(&[u8], &[u8]), String> {
+    let value = |key: &str| secret.data.get(key).map(Vec::as_slice).filter(|value| !value.is_empty());
+    for (certificate, key) in [("cert", "key"), ("tls.crt", "tls.key")] {
+        if let (Some(certificate), Some(key)) = (value(certificate), value(key)) {
+            return Ok((certificate, key));
+        }
+    }
+    let present = ["cert", "key", "tls.crt", "tls.key"].into_iter().filter(|key| secret.data.contains_key(*key));
+    let present: Vec<_> = present.collect();
+    Err(match present.as_slice() {
+        [] => "it holds no certificate and key (tls.crt and tls.key, or cert and key)".to_owned(),
+        some => format!("of certificate and key it holds only {}, or one of them is empty", some.join(", ")),
+    })
+}
+
+/// The CA certificates of a Secret: `cacert`, else `ca.crt`.
+pub(super) fn authorities(secret: &Secret) -> Result<RootCertStore, String> {
+    let value = ["cacert", "ca.crt"].iter().find_map(|key| secret.data.get(*key)).filter(|value| !value.is_empty());
+    let value = value.ok_or_else(|| "it holds no CA (ca.crt or cacert)".to_owned())?;
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(read_certificates(value)?);
+    if added > 0 { Ok(roots) } else { Err("none of its CA certificates can be read".to_owned()) }
+}
+
+fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) => Err("it holds no certificate in PEM".to_owned()),
+        Err(_) => Err("a certificate is not readable PEM".to_owned()),
+    }
+}
+
+/// What can be told of a certificate.
+pub(super) fn facts(certificate: &CertificateDer<'_>, source: &str) -> Option<CertificateFacts> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(CertificateFacts {
+        source: source.to_owned(),
+        subject: parsed.subject().to_string(),
+        issuer: parsed.issuer().to_string(),
+        names: alternative_names(&parsed),
+        serial: parsed.raw_serial_as_string(),
+        not_before: parsed.validity().not_before.timestamp(),
+        not_after: parsed.validity().not_after.timestamp(),
+    })
+}
+
+/// DNS names, addresses and URIs that a certificate is for.
+fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let names = extension.value.general_names.iter();
+    names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match bytes.len() {
+                4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| std::net::IpAddr::from(bytes).to_string()),
+                _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| std::net::IpAddr::from(bytes).to_string()),
+            },
+            _ => None,
+        })
+        .collect()
+}
+
+/// The URIs that a certificate is for.
+pub(super) fn uris(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    alternative_names(&parsed).into_iter().filter(|name| name.contains("://")).collect()
+}

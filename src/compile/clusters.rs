@@ -1,0 +1,162 @@
+//! Which cluster does a destination mean, and how are its endpoints spoken to?
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::destination_rules::{MergedRule, Policy};
+use super::endpoints;
+use super::protocol::Protocol;
+use super::services::{PortView, ServiceSource, ServiceView};
+use super::tls_client;
+use super::work::Work;
+use crate::resource::codes;
+use crate::resource::meta::Labels;
+use crate::resource::networking::{Destination, H2UpgradePolicy, SimpleLb};
+use crate::snapshot::cluster::{Balancing, Cluster, EndpointSource, ServiceFacts, UpstreamProtocol};
+use crate::snapshot::route::ClusterReference;
+
+/// Upstream connections idle for this long are closed unless a rule says otherwise (Envoy's default).
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Where a destination is written: short names are completed by `namespace`; a service of `namespace` settles the
+/// port before others.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub namespace: &'a str,
+    pub server_port: u16,
+}
+
+/// The cluster of a destination, built once for all rules that name it.
+pub(super) fn reference(work: &mut Work<'_>, destination: &Destination, place: Place<'_>) -> ClusterReference {
+    let qualified = work.index.qualify(&destination.host, place.namespace);
+    let host = work.index.resolve_alias(&qualified);
+    let port = destination_port(work, destination, &host, place);
+    let subset = destination.subset.as_str();
+    let name: Arc<str> = format!("outbound|{port}|{subset}|{host}").into();
+    let built = match work.clusters.get(&name) {
+        Some(built) => built.clone(),
+        None => {
+            let built = build(work, &name, &host, port, subset).map(Arc::new);
+            work.clusters.insert(name.clone(), built.clone());
+            built
+        }
+    };
+    match built {
+        Some(cluster) => ClusterReference::Known(cluster),
+        None => ClusterReference::Missing(name),
+    }
+}
+
+/// The port written, else the only one of the service, else the Gateway server's.
+pub(super) fn destination_port(work: &Work<'_>, destination: &Destination, host: &str, place: Place<'_>) -> u16 {
+    let written = destination.port.map(|port| port.number).filter(|number| *number > 0);
+    if let Some(number) = written {
+        return u16::try_from(number).unwrap_or_default();
+    }
+    let services = work.index.services(host);
+    let own = services.iter().find(|view| view.namespace == place.namespace).or(services.first());
+    own.and_then(ServiceView::single_port).unwrap_or(place.server_port)
+}
+
+/// `None`: no such service, port or subset.
+fn build(work: &mut Work<'_>, name: &Arc<str>, host: &str, port: u16, subset: &str) -> Option<Cluster> {
+    let index = work.index;
+    let view = index.services(host).first()?;
+    let port = view.port(port)?;
+    let rule = index.rules.find(host, view.namespace);
+    let chosen = match subset {
+        "" => None,
+        subset => Some(rule.as_ref()?.subset(subset)?),
+    };
+    let labels = chosen.map(|(_, subset)| subset.labels.clone()).unwrap_or_default();
+    let policy = rule.as_ref().map(|rule| rule.policy(port.number, chosen.map(|(_, s)| s))).unwrap_or_default();
+    let endpoints = select_endpoints(work, view, port, &labels, policy)?;
+    if let (EndpointSource::Static(none), Some((object, subset))) = (&endpoints, chosen)
+        && none.is_empty()
+    {
+        let position = object.spec.subsets.iter().position(|other| std::ptr::eq(other, subset)).unwrap_or_default();
+        let message = format!("no endpoint of {host} has the labels of the subset `{}`", subset.name);
+        work.problems.report(object, &codes::SUBSET_WITHOUT_ENDPOINTS, &format!("spec.subsets[{position}]"), message);
+    }
+    Some(finish(work, name, view, port, policy, rule.as_ref(), endpoints))
+}
+
+fn select_endpoints(
+    work: &mut Work<'_>,
+    view: &ServiceView<'_>,
+    port: PortView<'_>,
+    labels: &Labels,
+    policy: Policy<'_>,
+) -> Option<EndpointSource> {
+    if policy.load_balancer.and_then(|lb| lb.simple) == Some(SimpleLb::Passthrough) {
+        // A gateway has no original destination.
+        return Some(EndpointSource::Static(Vec::new()));
+    }
+    let found = endpoints::find(work, view, port);
+    let selected = found.select(labels);
+    let is_empty = matches!(&selected, EndpointSource::Static(none) if none.is_empty());
+    (!(is_empty && found.dns && !found.is_empty() && !labels.is_empty())).then_some(selected)
+}
+
+fn finish(
+    work: &mut Work<'_>,
+    name: &Arc<str>,
+    view: &ServiceView<'_>,
+    port: PortView<'_>,
+    policy: Policy<'_>,
+    rule: Option<&MergedRule<'_>>,
+    endpoints: EndpointSource,
+) -> Cluster {
+    let tcp = policy.connection_pool.and_then(|pool| pool.tcp.as_ref());
+    let http = policy.connection_pool.and_then(|pool| pool.http.as_ref());
+    let upgrade = http.map(|http| http.h2_upgrade_policy).unwrap_or_default();
+    let protocol = match port.protocol {
+        _ if http.is_some_and(|http| http.use_client_protocol) => UpstreamProtocol::AsClient,
+        _ if upgrade == H2UpgradePolicy::Upgrade => UpstreamProtocol::Http2,
+        Protocol::Http2 => UpstreamProtocol::Http2,
+        _ => UpstreamProtocol::Http1,
+    };
+    let (tls, fingerprint) = match (policy.tls, rule.and_then(MergedRule::object)) {
+        (Some(settings), Some(object)) => tls_client::build(work, settings, object, &entry_names(view)),
+        _ => (None, 0),
+    };
+    let idle = http.and_then(|http| http.idle_timeout).or(tcp.and_then(|tcp| tcp.idle_timeout));
+    let mut identity = DefaultHasher::new();
+    (protocol as u8, fingerprint).hash(&mut identity);
+    Cluster {
+        name: name.clone(),
+        service: ServiceFacts {
+            host: view.host.to_string(),
+            name: view.short_name().to_owned(),
+            namespace: view.namespace.to_owned(),
+            port: port.number,
+        },
+        protocol,
+        endpoints,
+        balancing: match policy.load_balancer.and_then(|lb| lb.simple).unwrap_or_default() {
+            SimpleLb::RoundRobin => Balancing::RoundRobin,
+            SimpleLb::Random => Balancing::Random,
+            _ => Balancing::LeastRequest,
+        },
+        tls,
+        connect_timeout: tcp
+            .and_then(|tcp| tcp.connect_timeout)
+            .map_or(work.index.settings.http.connect_timeout, |timeout| timeout.0),
+        idle_timeout: Some(idle.map_or(IDLE, |idle| idle.0)).filter(|idle| !idle.is_zero()),
+        max_requests_per_connection: http
+            .and_then(|http| u32::try_from(http.max_requests_per_connection).ok())
+            .unwrap_or_default(),
+        identity: identity.finish(),
+    }
+}
+
+/// ServiceEntry.subjectAltNames, which are verified beside the request's host.
+fn entry_names(view: &ServiceView<'_>) -> Vec<String> {
+    match &view.source {
+        ServiceSource::Entries(entries) => {
+            entries.iter().flat_map(|entry| entry.spec.subject_alt_names.iter().cloned()).collect()
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,270 @@
+//! Which addresses serve one port of a service?
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::index::is_subset;
+use super::services::{PortView, ServiceSource, ServiceView};
+use super::work::Work;
+use crate::base::host::is_wildcard;
+use crate::resource::codes;
+use crate::resource::core::{EndpointPort, Service};
+use crate::resource::meta::{Kind, Labels, Object};
+use crate::resource::networking::{Resolution, ServiceEntry, WorkloadEntry};
+use crate::resource::settings::HostAddress;
+use crate::snapshot::cluster::{DnsName, Endpoint, EndpointSource, WorkloadFacts};
+
+/// All endpoints of one port, not yet chosen by a subset's labels.
+#[derive(Default)]
+pub(super) struct Found {
+    candidates: Vec<Candidate>,
+    /// Whether names are looked up; then a subset without endpoints has no cluster.
+    pub dns: bool,
+    /// Only the first address of a name is used.
+    logical: bool,
+}
+
+/// One address or name that serves.
+struct Candidate {
+    address: String,
+    port: u16,
+    weight: u32,
+    labels: Labels,
+    namespace: String,
+    workload: String,
+}
+
+impl Found {
+    /// The endpoints with all of `labels`.
+    pub(super) fn select(&self, labels: &Labels) -> EndpointSource {
+        let chosen: Vec<_> = self.candidates.iter().filter(|candidate| is_subset(labels, &candidate.labels)).collect();
+        let addresses: Option<Vec<Endpoint>> = chosen.iter().map(|candidate| candidate.endpoint()).collect();
+        match addresses {
+            Some(endpoints) => EndpointSource::Static(endpoints),
+            None => EndpointSource::Dns {
+                names: chosen.into_iter().map(Candidate::dns_name).collect(),
+                logical: self.logical,
+            },
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
+    /// One address and port counts once, with the first weight.
+    fn add(&mut self, candidate: Candidate) {
+        let known = |other: &Candidate| other.address == candidate.address && other.port == candidate.port;
+        if !self.candidates.iter().any(known) {
+            self.candidates.push(candidate);
+        }
+    }
+}
+
+impl Candidate {
+    fn endpoint(&self) -> Option<Endpoint> {
+        let address: IpAddr = self.address.parse().ok()?;
+        Some(Endpoint { address: SocketAddr::new(address, self.port), weight: self.weight, workload: self.facts() })
+    }
+
+    fn dns_name(&self) -> DnsName {
+        DnsName { name: self.address.clone(), port: self.port, weight: self.weight, workload: self.facts() }
+    }
+
+    fn facts(&self) -> Arc<WorkloadFacts> {
+        let label = |names: &[&str], or_else: &str| {
+            let found = names.iter().find_map(|name| self.labels.get(*name));
+            found.map_or_else(|| or_else.to_owned(), Clone::clone)
+        };
+        let known = !self.workload.is_empty() || !self.labels.is_empty();
+        Arc::new(WorkloadFacts {
+            name: self.workload.clone(),
+            namespace: if known { self.namespace.clone() } else { String::new() },
+            app: label(&["app", "app.kubernetes.io/name"], ""),
+            version: label(&["version", "app.kubernetes.io/version"], ""),
+            canonical_service: label(
+                &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"],
+                &self.workload,
+            ),
+            canonical_revision: label(
+                &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"],
+                if known { "latest" } else { "" },
+            ),
+        })
+    }
+}
+
+/// The endpoints of a service's port, of all subsets.
+pub(super) fn find(work: &mut Work<'_>, view: &ServiceView<'_>, port: PortView<'_>) -> Found {
+    let mut found = Found::default();
+    match &view.source {
+        ServiceSource::Kubernetes(service) => of_service(work, view, service, port, &mut found),
+        ServiceSource::Entries(entries) => {
+            for entry in entries {
+                of_entry(work, view, entry, port, &mut found);
+            }
+        }
+        ServiceSource::Named(addresses) => of_hosts(addresses, view.namespace, port.target, &Labels::new(), &mut found),
+    }
+    found
+}
+
+/// Slices, else Endpoints, and selected WorkloadEntries; a Service with none of them is looked up by its name.
+fn of_service(work: &mut Work<'_>, view: &ServiceView<'_>, service: &Object<Service>, port: PortView<'_>, found: &mut Found) {
+    let (namespace, name) = (&service.meta.namespace, &service.meta.name);
+    let slices = work.index.slices(namespace, name);
+    for slice in slices.unwrap_or_default() {
+        let Some(number) = port_of(&slice.spec.ports, port) else { continue };
+        let labels = joined(&service.spec.selector, &slice.meta.labels);
+        let serving = slice.spec.endpoints.iter().filter(|endpoint| {
+            endpoint.conditions.ready.unwrap_or(true) && !endpoint.conditions.terminating.unwrap_or(false)
+        });
+        for endpoint in serving {
+            let pod = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
+            let workload = pod.map(|pod| workload_of_pod(&pod.name)).unwrap_or_default();
+            for address in &endpoint.addresses {
+                found.add(candidate(address, number, &labels, namespace, workload));
+            }
+        }
+    }
+    let object = work.index.endpoints(namespace, name).filter(|_| slices.is_none());
+    for subset in object.map(|object| object.spec.subsets.as_slice()).unwrap_or_default() {
+        let Some(number) = port_of(&subset.ports, port) else { continue };
+        for address in &subset.addresses {
+            let pod = address.target_ref.as_ref().filter(|target| target.kind == "Pod");
+            let workload = pod.map(|pod| workload_of_pod(&pod.name)).unwrap_or_default();
+            found.add(candidate(&address.ip, number, &service.spec.selector, namespace, workload));
+        }
+    }
+    let workloads: Vec<_> = work.index.workloads(namespace, &service.spec.selector).collect();
+    for object in &workloads {
+        let labels = joined(&object.meta.labels, &object.spec.labels);
+        add_workload(work, *object, "spec.address", &object.spec, &labels, &object.meta.name, port, found);
+    }
+    if slices.is_some() || object.is_some() || !workloads.is_empty() {
+        return;
+    }
+    let headless = service.spec.cluster_ip == "None";
+    let number = if headless { port.target } else { port.number };
+    match work.index.settings.hosts.get(&*view.host) {
+        Some(addresses) => of_hosts(addresses, namespace, port.target, &service.spec.selector, found),
+        None => {
+            let mut name = candidate(&view.host, number, &service.spec.selector, namespace, "");
+            name.address = view.host.to_string();
+            found.add(name);
+        }
+    }
+}
+
+/// ServiceEntry: STATIC takes addresses, DNS also names; without endpoints the host itself is looked up.
+fn of_entry(work: &mut Work<'_>, view: &ServiceView<'_>, entry: &Object<ServiceEntry>, port: PortView<'_>, found: &mut Found) {
+    let Some(own_port) = entry.spec.ports.iter().find(|own| own.name == port.name) else { return };
+    let target = [own_port.target_port, own_port.number].into_iter().find(|number| *number > 0);
+    let target = target.and_then(|number| u16::try_from(number).ok()).unwrap_or(port.number);
+    let port = PortView { target, ..port };
+    match entry.spec.resolution {
+        Resolution::Static => {}
+        Resolution::Dns => found.dns = true,
+        Resolution::DnsRoundRobin => (found.dns, found.logical) = (true, true),
+        // There is no original destination on a gateway.
+        Resolution::None | Resolution::DynamicDns => return,
+    }
+    for (number, endpoint) in entry.spec.endpoints.iter().enumerate() {
+        let path = format!("spec.endpoints[{number}].address");
+        add_workload(work, entry, &path, endpoint, &endpoint.labels, "", port, found);
+    }
+    if let Some(selector) = &entry.spec.workload_selector {
+        let workloads: Vec<_> = work.index.workloads(&entry.meta.namespace, &selector.labels).collect();
+        for object in workloads {
+            let labels = joined(&object.meta.labels, &object.spec.labels);
+            add_workload(work, object, "spec.address", &object.spec, &labels, &object.meta.name, port, found);
+        }
+    } else if found.dns && entry.spec.endpoints.is_empty() && !is_wildcard(&view.host) {
+        let labels = Labels::new();
+        match work.index.settings.hosts.get(&*view.host) {
+            Some(addresses) => of_hosts(addresses, view.namespace, target, &labels, found),
+            None => found.add(candidate(&view.host, target, &labels, view.namespace, "")),
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // one endpoint is told by all of them
+fn add_workload<T: Kind>(
+    work: &mut Work<'_>,
+    object: &Object<T>,
+    path: &str,
+    entry: &WorkloadEntry,
+    labels: &Labels,
+    workload: &str,
+    port: PortView<'_>,
+    found: &mut Found,
+) {
+    let number = entry.ports.get(port.name).and_then(|number| u16::try_from(*number).ok()).unwrap_or(port.target);
+    let is_address = entry.address.parse::<IpAddr>().is_ok();
+    let fixed = work.index.settings.hosts.get(&entry.address).filter(|_| !is_address);
+    if let Some(addresses) = fixed {
+        return of_hosts(addresses, &object.meta.namespace, number, labels, found);
+    }
+    if entry.address.is_empty() || entry.address.starts_with("unix:") || !(is_address || found.dns) {
+        let message = format!("`{}` is no address that can be connected to", entry.address);
+        return work.problems.report(object, &codes::ENDPOINT_ADDRESS, path, message);
+    }
+    let mut candidate = candidate(&entry.address, number, labels, &object.meta.namespace, workload);
+    candidate.weight = entry.weight.max(1);
+    found.add(candidate);
+}
+
+/// `[hosts]` of the settings.
+fn of_hosts(addresses: &[HostAddress], namespace: &str, port: u16, labels: &Labels, found: &mut Found) {
+    for fixed in addresses {
+        let labels = joined(labels, &fixed.labels);
+        found.add(candidate(&fixed.address.to_string(), fixed.port.unwrap_or(port), &labels, namespace, ""));
+    }
+}
+
+fn candidate(address: &str, port: u16, labels: &Labels, namespace: &str, workload: &str) -> Candidate {
+    Candidate {
+        address: address.to_owned(),
+        port,
+        weight: 1,
+        labels: labels.clone(),
+        namespace: namespace.to_owned(),
+        workload: workload.to_owned(),
+    }
+}
+
+/// The port of a slice that has the service port's name.
+fn port_of(ports: &[EndpointPort], wanted: PortView<'_>) -> Option<u16> {
+    let named = ports.iter().find(|port| port.name == wanted.name);
+    u16::try_from(named?.port).ok().filter(|number| *number > 0)
+}
+
+fn joined(a: &Labels, b: &Labels) -> Labels {
+    a.iter().chain(b).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// `reviews-v1` of the pod `reviews-v1-6dbf8c5b5d-x2x7q`: the hash and the random letters are cut.
+fn workload_of_pod(pod: &str) -> &str {
+    let is_hash = |text: &str| text.len() >= 8 && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+    match pod.rsplit_once('-') {
+        Some((rest, random)) if random.len() == 5 => match rest.rsplit_once('-') {
+            Some((name, hash)) if is_hash(hash) => name,
+            _ => rest,
+        },
+        _ => pod,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_workload_is_read_from_the_pod() {
+        for (pod, workload) in
+            [("reviews-v1-6dbf8c5b5d-x2x7q", "reviews-v1"), ("db-0", "db-0"), ("agent-x2x7q", "agent"), ("a", "a")]
+        {
+            assert_eq!(workload_of_pod(pod), workload);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Which objects belong to a name? Services by host, VirtualServices by gateway, everything in Istio's order.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::destination_rules::Rules;
+use super::services::{ServiceSource, ServiceView};
+use crate::base::host;
+use crate::resource::ResourceSet;
+use crate::resource::core::{EndpointSlice, Endpoints, Secret};
+use crate::resource::meta::{Labels, Object};
+use crate::resource::networking::{VirtualService, WorkloadEntry};
+use crate::resource::settings::Settings;
+
+/// The objects of one generation by the names under which they are looked up.
+pub(super) struct Index<'a> {
+    pub settings: &'a Settings,
+    pub rules: Rules<'a>,
+    services: HashMap<Cow<'a, str>, Vec<ServiceView<'a>>>,
+    bound: HashMap<String, Vec<&'a Arc<Object<VirtualService>>>>,
+    virtual_services: HashMap<(&'a str, &'a str), &'a Arc<Object<VirtualService>>>,
+    secrets: HashMap<(&'a str, &'a str), &'a Arc<Object<Secret>>>,
+    slices: HashMap<(&'a str, &'a str), Vec<&'a Object<EndpointSlice>>>,
+    endpoints: HashMap<(&'a str, &'a str), &'a Object<Endpoints>>,
+    workload_entries: HashMap<&'a str, Vec<&'a Object<WorkloadEntry>>>,
+}
+
+impl<'a> Index<'a> {
+    pub(super) fn new(resources: &'a ResourceSet, settings: &'a Settings) -> Index<'a> {
+        let mut index = Index {
+            settings,
+            rules: Rules::new(&resources.destination_rules, settings),
+            services: HashMap::new(),
+            bound: HashMap::new(),
+            virtual_services: HashMap::new(),
+            secrets: resources.secrets.iter().map(|secret| (identity(secret), secret)).collect(),
+            slices: HashMap::new(),
+            endpoints: resources.endpoints.iter().map(|object| (identity(object), &**object)).collect(),
+            workload_entries: HashMap::new(),
+        };
+        index.add_services(resources);
+        index.add_virtual_services(resources);
+        for slice in sorted(&resources.endpoint_slices) {
+            if let Some(service) = slice.meta.labels.get("kubernetes.io/service-name") {
+                index.slices.entry((&slice.meta.namespace, service)).or_default().push(slice);
+            }
+        }
+        for entry in sorted(&resources.workload_entries) {
+            index.workload_entries.entry(&entry.meta.namespace).or_default().push(entry);
+        }
+        index
+    }
+
+    /// Kubernetes Services come before ServiceEntries of the same host, and older before younger.
+    fn add_services(&mut self, resources: &'a ResourceSet) {
+        let domain = &self.settings.gateway.cluster_domain;
+        for service in sorted(&resources.services) {
+            let exported = service.meta.annotations.get("networking.istio.io/exportTo");
+            let words: Vec<&str> = exported.map(|words| words.split(',').map(str::trim).collect()).unwrap_or_default();
+            if !self.is_visible(&words, &service.meta.namespace) {
+                continue;
+            }
+            let host = format!("{}.{}.svc.{domain}", service.meta.name, service.meta.namespace);
+            self.add_service(Cow::Owned(host), &service.meta.namespace, ServiceSource::Kubernetes(service));
+        }
+        for entry in sorted(&resources.service_entries) {
+            let words: Vec<&str> = entry.spec.export_to.iter().map(String::as_str).collect();
+            if !self.is_visible(&words, &entry.meta.namespace) {
+                continue;
+            }
+            for host in &entry.spec.hosts {
+                let views = self.services.get_mut(host.as_str()).into_iter().flatten();
+                let mut own = views.filter(|view| view.namespace == entry.meta.namespace);
+                match own.find_map(|view| view.entries_mut()) {
+                    Some(entries) => entries.push(entry),
+                    None => {
+                        let source = ServiceSource::Entries(vec![entry]);
+                        self.add_service(Cow::Borrowed(host), &entry.meta.namespace, source);
+                    }
+                }
+            }
+        }
+        for (host, addresses) in &self.settings.hosts {
+            if !self.services.contains_key(host.as_str()) {
+                let namespace = host.split('.').nth(1).unwrap_or_default();
+                let is_service = host.ends_with(&format!(".svc.{domain}"));
+                let namespace = if is_service { namespace } else { &self.settings.gateway.default_namespace };
+                self.add_service(Cow::Borrowed(host), namespace, ServiceSource::Named(addresses));
+            }
+        }
+    }
+
+    fn add_service(&mut self, host: Cow<'a, str>, namespace: &'a str, source: ServiceSource<'a>) {
+        let view = ServiceView { host: host.clone(), namespace, source };
+        self.services.entry(host).or_default().push(view);
+    }
+
+    /// Istio's order for a gateway: private ones of our namespace, then those exported to it by name, then public
+    /// ones; each by age.
+    fn add_virtual_services(&mut self, resources: &'a ResourceSet) {
+        let ours = self.settings.gateway.namespace.as_str();
+        let mut ordered: Vec<(u8, &'a Arc<Object<VirtualService>>)> = Vec::with_capacity(resources.virtual_services.len());
+        for object in &resources.virtual_services {
+            self.virtual_services.insert(identity(object), object);
+            let words = &object.spec.export_to;
+            let private = words.iter().any(|word| word == "." || *word == object.meta.namespace);
+            let group = match words.is_empty() || words.iter().any(|word| word == "*") {
+                true => 2,
+                false if private && object.meta.namespace == ours && words.len() == 1 => 0,
+                false if words.iter().any(|word| word == ours) || (private && object.meta.namespace == ours) => 1,
+                false => continue,
+            };
+            ordered.push((group, object));
+        }
+        ordered.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| Object::by_age(a.1, b.1)));
+        for (_, object) in ordered {
+            let mut names: Vec<String> =
+                object.spec.gateways.iter().map(|name| gateway_key(name, &object.meta.namespace)).collect();
+            names.dedup();
+            for name in names.into_iter().filter(|name| name != "mesh") {
+                self.bound.entry(name).or_default().push(object);
+            }
+        }
+    }
+
+    /// Whether an `exportTo` list of an object of `namespace` reaches this gateway.
+    fn is_visible(&self, words: &[&str], namespace: &str) -> bool {
+        let ours = self.settings.gateway.namespace.as_str();
+        words.is_empty() || words.iter().any(|word| *word == "*" || *word == ours || (*word == "." && namespace == ours))
+    }
+
+    /// The VirtualServices bound to a gateway (`namespace/name`), in the order in which their rules are joined.
+    pub(super) fn bound_to(&self, gateway: &str) -> &[&'a Arc<Object<VirtualService>>] {
+        self.bound.get(gateway).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    pub(super) fn virtual_service(&self, namespace: &str, name: &str) -> Option<&'a Arc<Object<VirtualService>>> {
+        self.virtual_services.get(&(namespace, name)).copied()
+    }
+
+    /// The services of a host that this gateway sees; the first one makes the cluster.
+    pub(super) fn services(&self, host: &str) -> &[ServiceView<'a>] {
+        self.services.get(host).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Follows ExternalName Services to a service that is known under its own name; other hosts stay.
+    pub(super) fn resolve_alias(&self, host: &str) -> String {
+        let mut resolved = host.to_owned();
+        for _ in 0..10 {
+            match self.services(&resolved).first().and_then(ServiceView::external_name) {
+                Some(target) => resolved = target.to_owned(),
+                None => break,
+            }
+        }
+        resolved
+    }
+
+    /// A Secret of the gateway's own namespace.
+    pub(super) fn secret(&self, name: &str) -> Option<&'a Arc<Object<Secret>>> {
+        self.secrets.get(&(self.settings.gateway.namespace.as_str(), name)).copied()
+    }
+
+    /// The slices of a Service; `None` if there are none at all.
+    pub(super) fn slices(&self, namespace: &str, service: &str) -> Option<&[&'a Object<EndpointSlice>]> {
+        self.slices.get(&(namespace, service)).map(Vec::as_slice)
+    }
+
+    pub(super) fn endpoints(&self, namespace: &str, service: &str) -> Option<&'a Object<Endpoints>> {
+        self.endpoints.get(&(namespace, service)).copied()
+    }
+
+    /// The WorkloadEntries of a namespace with all of these labels; none for an empty selector.
+    pub(super) fn workloads(&self, namespace: &str, selector: &Labels) -> impl Iterator<Item = &'a Object<WorkloadEntry>> {
+        let all = self.workload_entries.get(namespace).map(Vec::as_slice).unwrap_or_default();
+        let selector = (!selector.is_empty()).then(|| selector.clone());
+        all.iter().copied().filter(move |entry| {
+            let labels = entry.meta.labels.iter().chain(&entry.spec.labels);
+            let labels: Labels = labels.map(|(key, value)| (key.clone(), value.clone())).collect();
+            selector.as_ref().is_some_and(|selector| is_subset(selector, &labels))
+        })
+    }
+
+    /// A short name completed by the namespace of the object that holds it.
+    pub(super) fn qualify(&self, name: &str, namespace: &str) -> String {
+        host::fully_qualified(name, namespace, &self.settings.gateway.cluster_domain)
+    }
+}
+
+/// Whether `labels` holds all of `wanted`.
+pub(super) fn is_subset(wanted: &Labels, labels: &Labels) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// The key of a gateway as VirtualServices name it: `mesh`, `name`, `namespace/name`, or the old `name.namespace`.
+pub(super) fn gateway_key(name: &str, namespace: &str) -> String {
+    match (name.split_once('/'), name.split_once('.')) {
+        _ if name == "mesh" => name.to_owned(),
+        (Some((".", name)), _) => format!("{namespace}/{name}"),
+        (Some(_), _) => name.to_owned(),
+        (None, Some((name, rest))) => format!("{}/{name}", rest.split('.').next().unwrap_or_default()),
+        (None, None) => format!("{namespace}/{name}"),
+    }
+}
+
+fn identity<T>(object: &Object<T>) -> (&str, &str) {
+    (&object.meta.namespace, &object.meta.name)
+}
+
+/// Oldest first.
+pub(super) fn sorted<T>(objects: &[Arc<Object<T>>]) -> Vec<&Object<T>> {
+    let mut sorted: Vec<&Object<T>> = objects.iter().map(|object| &**object).collect();
+    sorted.sort_by(|a, b| Object::by_age(a, b));
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_are_named_in_several_ways() {
+        for (name, expected) in
+            [("gw", "app/gw"), ("ns/gw", "ns/gw"), ("./gw", "app/gw"), ("gw.ns.svc.cluster.local", "ns/gw"), ("mesh", "mesh")]
+        {
+            assert_eq!(gateway_key(name, "app"), expected);
+        }
+    }
+}
