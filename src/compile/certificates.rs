@@ -17,7 +17,8 @@ pub(super) fn certified_key(secret: &Secret, provider: &CryptoProvider) -> Resul
     let (certificate, key) = certificate_and_key(secret)?;
     let chain = read_certificates(certificate)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "the key is not a private key in PEM".to_owned())?;
-    let key = provider.key_provider.load_private_key(key).map_err(|_| "the kind of the key is not supported".to_owned())?;
+    let key =
+        provider.key_provider.load_private_key(key).map_err(|_| "the kind of the key is not supported".to_owned())?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         Ok(()) => Ok(Arc::new(certified)),

@@ -26,7 +26,12 @@ pub(super) fn resolve<'a>(work: &mut Work<'a>, root: &'a Object<VirtualService>)
             Some(_) => match leaf_of(work, root, route) {
                 Ok(leaf) => routes.extend(joined(root, route, leaf)),
                 Err(reason) => {
-                    work.problems.report(root, &codes::DELEGATE_MISSING, &format!("spec.http[{number}].delegate"), reason);
+                    work.problems.report(
+                        root,
+                        &codes::DELEGATE_MISSING,
+                        &format!("spec.http[{number}].delegate"),
+                        reason,
+                    );
                 }
             },
         }
@@ -34,7 +39,11 @@ pub(super) fn resolve<'a>(work: &mut Work<'a>, root: &'a Object<VirtualService>)
     routes
 }
 
-fn leaf_of<'a>(work: &Work<'a>, root: &Object<VirtualService>, route: &HttpRoute) -> Result<&'a Object<VirtualService>, String> {
+fn leaf_of<'a>(
+    work: &Work<'a>,
+    root: &Object<VirtualService>,
+    route: &HttpRoute,
+) -> Result<&'a Object<VirtualService>, String> {
     let delegate = route.delegate.as_ref().ok_or_else(String::new)?;
     let home = root.meta.namespace.as_str();
     let namespace = if delegate.namespace.is_empty() { home } else { &delegate.namespace };
@@ -54,7 +63,11 @@ fn leaf_of<'a>(work: &Work<'a>, root: &Object<VirtualService>, route: &HttpRoute
     Ok(leaf)
 }
 
-fn joined<'a>(root: &Object<VirtualService>, route: &HttpRoute, leaf: &'a Object<VirtualService>) -> Vec<ResolvedRoute<'a>> {
+fn joined<'a>(
+    root: &Object<VirtualService>,
+    route: &HttpRoute,
+    leaf: &'a Object<VirtualService>,
+) -> Vec<ResolvedRoute<'a>> {
     let root_matches = with_gateway_keys(&route.matches, &root.meta.namespace);
     let routes = leaf.spec.http.iter().enumerate().filter_map(|(number, own)| {
         let matches = join_matches(&root_matches, &with_gateway_keys(&own.matches, &leaf.meta.namespace))?;

@@ -37,8 +37,7 @@ impl<'a> Rules<'a> {
     pub(super) fn new(rules: &'a [Arc<Object<DestinationRule>>], settings: &'a Settings) -> Rules<'a> {
         let mut by_namespace: HashMap<&'a str, HostRules<'a>> = HashMap::new();
         for rule in super::index::sorted(rules) {
-            let name =
-                host::fully_qualified(&rule.spec.host, &rule.meta.namespace, &settings.gateway.cluster_domain);
+            let name = host::fully_qualified(&rule.spec.host, &rule.meta.namespace, &settings.gateway.cluster_domain);
             let hosts = by_namespace.entry(&rule.meta.namespace).or_default();
             let list = if host::is_wildcard(&name) { &mut hosts.wildcards } else { &mut hosts.exact };
             list.entry(name).or_default().push(rule);
@@ -120,7 +119,8 @@ impl<'a> MergedRule<'a> {
         let top = self.0.iter().find_map(|rule| rule.spec.traffic_policy.as_ref());
         let mut policy = Policy::default();
         if let Some(top) = top {
-            policy = match top.port_level_settings.iter().find(|p| p.port.is_some_and(|p| p.number == u32::from(port))) {
+            policy = match top.port_level_settings.iter().find(|p| p.port.is_some_and(|p| p.number == u32::from(port)))
+            {
                 Some(own) => Policy {
                     load_balancer: own.load_balancer.as_ref(),
                     connection_pool: own.connection_pool.as_ref(),

@@ -110,7 +110,13 @@ pub(super) fn find(work: &mut Work<'_>, view: &ServiceView<'_>, port: PortView<'
 }
 
 /// Slices, else Endpoints, and selected WorkloadEntries; a Service with none of them is looked up by its name.
-fn of_service(work: &mut Work<'_>, view: &ServiceView<'_>, service: &Object<Service>, port: PortView<'_>, found: &mut Found) {
+fn of_service(
+    work: &mut Work<'_>,
+    view: &ServiceView<'_>,
+    service: &Object<Service>,
+    port: PortView<'_>,
+    found: &mut Found,
+) {
     let (namespace, name) = (&service.meta.namespace, &service.meta.name);
     let slices = work.index.slices(namespace, name);
     for slice in slices.unwrap_or_default() {
@@ -157,7 +163,13 @@ fn of_service(work: &mut Work<'_>, view: &ServiceView<'_>, service: &Object<Serv
 }
 
 /// ServiceEntry: STATIC takes addresses, DNS also names; without endpoints the host itself is looked up.
-fn of_entry(work: &mut Work<'_>, view: &ServiceView<'_>, entry: &Object<ServiceEntry>, port: PortView<'_>, found: &mut Found) {
+fn of_entry(
+    work: &mut Work<'_>,
+    view: &ServiceView<'_>,
+    entry: &Object<ServiceEntry>,
+    port: PortView<'_>,
+    found: &mut Found,
+) {
     let Some(own_port) = entry.spec.ports.iter().find(|own| own.name == port.name) else { return };
     let target = [own_port.target_port, own_port.number].into_iter().find(|number| *number > 0);
     let target = target.and_then(|number| u16::try_from(number).ok()).unwrap_or(port.number);

@@ -21,7 +21,7 @@ pub(super) struct Index<'a> {
     bound: HashMap<String, Vec<&'a Arc<Object<VirtualService>>>>,
     virtual_services: HashMap<(&'a str, &'a str), &'a Arc<Object<VirtualService>>>,
     secrets: HashMap<(&'a str, &'a str), &'a Arc<Object<Secret>>>,
-    slices: HashMap<(&'a str, &'a str), Vec<&'a Object<EndpointSlice>>>,
+    slices: HashMap<&'a str, HashMap<&'a str, Vec<&'a Object<EndpointSlice>>>>,
     endpoints: HashMap<(&'a str, &'a str), &'a Object<Endpoints>>,
     workload_entries: HashMap<&'a str, Vec<&'a Object<WorkloadEntry>>>,
 }
@@ -43,7 +43,7 @@ impl<'a> Index<'a> {
         index.add_virtual_services(resources);
         for slice in sorted(&resources.endpoint_slices) {
             if let Some(service) = slice.meta.labels.get("kubernetes.io/service-name") {
-                index.slices.entry((&slice.meta.namespace, service)).or_default().push(slice);
+                index.slices.entry(&slice.meta.namespace).or_default().entry(service).or_default().push(slice);
             }
         }
         for entry in sorted(&resources.workload_entries) {
@@ -100,7 +100,8 @@ impl<'a> Index<'a> {
     /// ones; each by age.
     fn add_virtual_services(&mut self, resources: &'a ResourceSet) {
         let ours = self.settings.gateway.namespace.as_str();
-        let mut ordered: Vec<(u8, &'a Arc<Object<VirtualService>>)> = Vec::with_capacity(resources.virtual_services.len());
+        let mut ordered: Vec<(u8, &'a Arc<Object<VirtualService>>)> =
+            Vec::with_capacity(resources.virtual_services.len());
         for object in &resources.virtual_services {
             self.virtual_services.insert(identity(object), object);
             let words = &object.spec.export_to;
@@ -127,7 +128,8 @@ impl<'a> Index<'a> {
     /// Whether an `exportTo` list of an object of `namespace` reaches this gateway.
     fn is_visible(&self, words: &[&str], namespace: &str) -> bool {
         let ours = self.settings.gateway.namespace.as_str();
-        words.is_empty() || words.iter().any(|word| *word == "*" || *word == ours || (*word == "." && namespace == ours))
+        words.is_empty()
+            || words.iter().any(|word| *word == "*" || *word == ours || (*word == "." && namespace == ours))
     }
 
     /// The VirtualServices bound to a gateway (`namespace/name`), in the order in which their rules are joined.
@@ -163,7 +165,7 @@ impl<'a> Index<'a> {
 
     /// The slices of a Service; `None` if there are none at all.
     pub(super) fn slices(&self, namespace: &str, service: &str) -> Option<&[&'a Object<EndpointSlice>]> {
-        self.slices.get(&(namespace, service)).map(Vec::as_slice)
+        self.slices.get(namespace)?.get(service).map(Vec::as_slice)
     }
 
     pub(super) fn endpoints(&self, namespace: &str, service: &str) -> Option<&'a Object<Endpoints>> {
@@ -171,7 +173,11 @@ impl<'a> Index<'a> {
     }
 
     /// The WorkloadEntries of a namespace with all of these labels; none for an empty selector.
-    pub(super) fn workloads(&self, namespace: &str, selector: &Labels) -> impl Iterator<Item = &'a Object<WorkloadEntry>> {
+    pub(super) fn workloads(
+        &self,
+        namespace: &str,
+        selector: &Labels,
+    ) -> impl Iterator<Item = &'a Object<WorkloadEntry>> {
         let all = self.workload_entries.get(namespace).map(Vec::as_slice).unwrap_or_default();
         let selector = (!selector.is_empty()).then(|| selector.clone());
         all.iter().copied().filter(move |entry| {
@@ -220,9 +226,13 @@ mod tests {
 
     #[test]
     fn gateways_are_named_in_several_ways() {
-        for (name, expected) in
-            [("gw", "app/gw"), ("ns/gw", "ns/gw"), ("./gw", "app/gw"), ("gw.ns.svc.cluster.local", "ns/gw"), ("mesh", "mesh")]
-        {
+        for (name, expected) in [
+            ("gw", "app/gw"),
+            ("ns/gw", "ns/gw"),
+            ("./gw", "app/gw"),
+            ("gw.ns.svc.cluster.local", "ns/gw"),
+            ("mesh", "mesh"),
+        ] {
             assert_eq!(gateway_key(name, "app"), expected);
         }
     }

@@ -13,7 +13,12 @@ use crate::snapshot::matcher::{Condition, PathMatch, RequestMatch, ValueMatch};
 
 /// Whether port, gateways, labels and namespace, which are known now, admit the match on this server. `gateways`
 /// makes labels and namespace count for nothing.
-pub(super) fn applies(entry: &HttpMatchRequest, namespace: &str, server: ServerPlace<'_>, ours: &GatewaySettings) -> bool {
+pub(super) fn applies(
+    entry: &HttpMatchRequest,
+    namespace: &str,
+    server: ServerPlace<'_>,
+    ours: &GatewaySettings,
+) -> bool {
     if entry.port > 0 && entry.port != u32::from(server.port) {
         return false;
     }

@@ -1,13 +1,39 @@
 //! From the user's words to the snapshot: pure, the only part that knows both sides.
 
+mod certificates;
+mod clusters;
+#[cfg(test)]
+mod conformance;
+mod delegate;
+mod destination_rules;
+mod endpoints;
+mod gateways;
+mod header_operations;
+mod index;
+mod listeners;
+mod matches;
+mod memory;
+mod problems;
+mod protocol;
+mod routes;
+mod services;
+mod tls_client;
+mod tls_server;
+mod virtual_service;
+mod work;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub(crate) use self::memory::Memory;
+
+use self::index::Index;
+use self::problems::Problems;
+use self::work::Work;
 use crate::resource::ResourceSet;
 use crate::resource::finding::Finding;
-use crate::resource::settings::Settings;
-use crate::snapshot::Snapshot;
-
-/// What is kept between generations: compiled patterns and TLS configurations.
-#[derive(Default)]
-pub(crate) struct Memory {}
+use crate::resource::settings::{self, Settings};
+use crate::snapshot::{PathNormalization, ProxyPolicy, Snapshot};
 
 /// Makes the snapshot of one generation. What cannot be compiled is left out and reported; it never blocks the rest.
 pub(crate) fn compile(
@@ -16,6 +42,34 @@ pub(crate) fn compile(
     generation: u64,
     memory: &mut Memory,
 ) -> (Snapshot, Vec<Finding>) {
-    let _ = (resources, settings, memory);
-    (Snapshot { generation, ..Snapshot::empty() }, Vec::new())
+    let index = Index::new(resources, settings);
+    let mut problems = Problems::default();
+    let servers = gateways::merge(resources, settings, &mut problems);
+    let now = chrono::Utc::now().timestamp();
+    let mut work = Work { index: &index, memory, problems, clusters: HashMap::new(), now };
+    let listeners = listeners::build(&mut work, servers);
+    let clusters = work.clusters.into_iter().filter_map(|(name, cluster)| Some((name, cluster?))).collect();
+    let findings = work.problems.into_findings();
+    memory.forget_unused();
+    (Snapshot { generation, listeners, clusters, proxy: Arc::new(policy(settings)) }, findings)
+}
+
+fn policy(settings: &Settings) -> ProxyPolicy {
+    let http = &settings.http;
+    ProxyPolicy {
+        max_head_bytes: http.max_head_bytes,
+        max_headers: http.max_headers,
+        head_timeout: http.head_timeout,
+        handshake_timeout: http.handshake_timeout,
+        idle_timeout: http.idle_timeout,
+        trusted_proxies: http.trusted_proxies.clone(),
+        num_trusted_proxies: http.num_trusted_proxies,
+        path_normalization: match http.path_normalization {
+            settings::PathNormalization::None => PathNormalization::None,
+            settings::PathNormalization::Base => PathNormalization::Base,
+            settings::PathNormalization::MergeSlashes => PathNormalization::MergeSlashes,
+            settings::PathNormalization::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
+        },
+        max_concurrent_streams: http.max_concurrent_streams,
+    }
 }

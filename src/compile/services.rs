@@ -46,7 +46,9 @@ impl<'a> ServiceView<'a> {
     /// The target of an ExternalName Service.
     pub(super) fn external_name(&self) -> Option<&'a str> {
         match &self.source {
-            ServiceSource::Kubernetes(service) if service.spec.kind == "ExternalName" => Some(&service.spec.external_name),
+            ServiceSource::Kubernetes(service) if service.spec.kind == "ExternalName" => {
+                Some(&service.spec.external_name)
+            }
             _ => None,
         }
     }
@@ -61,7 +63,9 @@ impl<'a> ServiceView<'a> {
     /// The port with a number.
     pub(super) fn port(&self, number: u16) -> Option<PortView<'a>> {
         match &self.source {
-            ServiceSource::Named(_) => Some(PortView { number, name: "http", protocol: Protocol::Http, target: number }),
+            ServiceSource::Named(_) => {
+                Some(PortView { number, name: "http", protocol: Protocol::Http, target: number })
+            }
             _ => self.ports().find(|port| port.number == number),
         }
     }
@@ -76,7 +80,7 @@ impl<'a> ServiceView<'a> {
         ports.all(|other| other.number == first.number).then_some(first.number)
     }
 
-    fn ports(&self) -> Box<dyn Iterator<Item = PortView<'a>> + '_> {
+    pub(super) fn ports(&self) -> Box<dyn Iterator<Item = PortView<'a>> + '_> {
         match &self.source {
             ServiceSource::Kubernetes(service) => Box::new(service.spec.ports.iter().filter_map(kubernetes_port)),
             ServiceSource::Entries(entries) => Box::new(entries.iter().flat_map(|entry| {

@@ -154,7 +154,12 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn check_chain(&self, leaf: &ParsedCertificate<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
+    fn check_chain(
+        &self,
+        leaf: &ParsedCertificate<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(leaf, &self.roots, rest, now, algorithms)
     }

@@ -27,15 +27,29 @@ pub(super) fn build(work: &mut Work<'_>, settings: &ServerTls, gateway: &Object<
     }
 }
 
+/// For a server that is not HTTP: its routes are not in force yet.
+pub(super) fn no_routes(work: &mut Work<'_>, gateway: &Object<Gateway>, path: &str) -> TlsServer {
+    let reason = "tls and tcp routes are not in force yet; connections are closed".to_owned();
+    work.problems.report(gateway, &codes::SERVER_NOT_IN_FORCE, path, reason.as_str());
+    TlsServer::Unavailable { reason }
+}
+
 type Failure = (&'static codes::Code, String);
 
-fn try_build(work: &mut Work<'_>, settings: &ServerTls, gateway: &Object<Gateway>, path: &str) -> Result<TlsServer, Failure> {
+fn try_build(
+    work: &mut Work<'_>,
+    settings: &ServerTls,
+    gateway: &Object<Gateway>,
+    path: &str,
+) -> Result<TlsServer, Failure> {
     let not_in_force = |reason: &str| Err((&codes::SERVER_NOT_IN_FORCE, reason.to_owned()));
     if settings.mode != ServerTlsMode::Simple {
         return not_in_force(&format!("TLS mode {:?} is not in force yet; connections are closed", settings.mode));
     }
     if !settings.subject_alt_names.is_empty() {
-        return not_in_force("subjectAltNames need a client CA, which mode SIMPLE does not have; connections are closed");
+        return not_in_force(
+            "subjectAltNames need a client CA, which mode SIMPLE does not have; connections are closed",
+        );
     }
     let Some(versions) = versions(settings.min_protocol_version, settings.max_protocol_version) else {
         return not_in_force("no TLS version is left between the minimum, which is at least 1.2, and the maximum");
@@ -58,10 +72,8 @@ fn try_build(work: &mut Work<'_>, settings: &ServerTls, gateway: &Object<Gateway
         let reason = if names.is_empty() { "no certificate is named".to_owned() } else { failures.join("; ") };
         return Err((&codes::GATEWAY_CREDENTIAL, reason));
     }
-    let facts: Vec<_> = material
-        .iter()
-        .filter_map(|(source, key)| certificates::facts(key.cert.first()?, source))
-        .collect();
+    let facts: Vec<_> =
+        material.iter().filter_map(|(source, key)| certificates::facts(key.cert.first()?, source)).collect();
     for fact in facts.iter().filter(|fact| fact.not_after < work.now || fact.not_before > work.now) {
         let message = format!("the certificate of {} is outside its dates; it is served nevertheless", fact.source);
         work.problems.report(gateway, &codes::CERTIFICATE_DATE, &format!("{path}.tls"), message);
@@ -164,8 +176,11 @@ fn cipher_suites(names: &[String]) -> Vec<SupportedCipherSuite> {
         ("ECDHE-ECDSA-AES256-GCM-SHA384", suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
         ("ECDHE-RSA-AES256-GCM-SHA384", suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
     ];
-    let chosen: Vec<_> =
-        names.iter().filter_map(|name| known.iter().find(|(known, _)| known == name)).map(|(_, suite)| *suite).collect();
+    let chosen: Vec<_> = names
+        .iter()
+        .filter_map(|name| known.iter().find(|(known, _)| known == name))
+        .map(|(_, suite)| *suite)
+        .collect();
     let tls12 = if chosen.is_empty() { known.map(|(_, suite)| suite).to_vec() } else { chosen };
     [suite::TLS13_AES_128_GCM_SHA256, suite::TLS13_AES_256_GCM_SHA384, suite::TLS13_CHACHA20_POLY1305_SHA256]
         .into_iter()

@@ -1,0 +1,227 @@
+//! Which servers of all Gateways share an address, and which are left out? (Istio's merge of Gateways.)
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+
+use super::index::{is_subset, sorted};
+use super::problems::Problems;
+use super::protocol::Protocol;
+use super::services::{ServiceSource, ServiceView};
+use crate::resource::ResourceSet;
+use crate::resource::codes;
+use crate::resource::core::Service;
+use crate::resource::meta::Object;
+use crate::resource::networking::{Gateway, Server, ServerTlsMode, ServiceEntry};
+use crate::resource::settings::Settings;
+
+/// One server that is in force on one address.
+#[derive(Clone, Debug)]
+pub(super) struct BoundServer<'a> {
+    pub gateway: &'a Object<Gateway>,
+    pub server: &'a Server,
+    /// The place in the gateway's `spec.servers`.
+    pub number: usize,
+    pub address: SocketAddr,
+    /// Istio's name of the route table; empty for servers that are not HTTP.
+    pub route_name: String,
+    /// Hosts as `namespace/name` or `name`; `.` is already the gateway's namespace.
+    pub hosts: Vec<Cow<'a, str>>,
+    pub kind: ServerKind,
+}
+
+/// How a server reads its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServerKind {
+    /// HTTP without TLS.
+    Plain,
+    /// TLS: ended here if its settings allow, else its connections are closed.
+    Tls,
+    /// Anything else; nothing is bound for it.
+    NotInForce,
+}
+
+/// The servers of the Gateways that select us, in the order of merging.
+pub(super) fn merge<'a>(
+    resources: &'a ResourceSet,
+    settings: &Settings,
+    problems: &mut Problems,
+) -> Vec<BoundServer<'a>> {
+    let translations = Translations::new(resources, settings);
+    let mut ports: HashMap<u16, PortState> = HashMap::new();
+    let mut bound = Vec::new();
+    for gateway in sorted(&resources.gateways) {
+        if !is_subset(&gateway.spec.selector, &settings.gateway.labels) {
+            continue;
+        }
+        for (number, server) in gateway.spec.servers.iter().enumerate() {
+            let Some(port) = translations.bound_port(server.port.number) else { continue };
+            match admit(gateway, server, number, port, settings, ports.entry(port).or_default()) {
+                Ok(admitted) => bound.extend(admitted),
+                Err((code, reason)) => problems.report(gateway, code, &format!("spec.servers[{number}]"), reason),
+            }
+        }
+    }
+    bound
+}
+
+/// What earlier servers made of a bound port.
+#[derive(Default)]
+struct PortState {
+    taken: bool,
+    /// `bind` and protocol of the first plaintext server.
+    plaintext: Option<(String, Protocol)>,
+    /// `bind` and host of servers with TLS settings.
+    tls_hosts: HashSet<(String, String)>,
+    route_names: HashSet<String>,
+}
+
+type Refusal = (&'static codes::Code, String);
+
+fn admit<'a>(
+    gateway: &'a Object<Gateway>,
+    server: &'a Server,
+    number: usize,
+    port: u16,
+    settings: &Settings,
+    state: &mut PortState,
+) -> Result<Option<BoundServer<'a>>, Refusal> {
+    let protocol = Protocol::parse(&server.port.protocol);
+    let kind = kind_of(server, protocol);
+    let route_name = route_name(gateway, server, port, protocol);
+    let hosts = server_hosts(gateway, server);
+    let address = bind_address(server, port, settings)?;
+    if server.tls.is_some() {
+        register_hosts(&hosts, &server.bind, state)?;
+    }
+    let taken = std::mem::replace(&mut state.taken, true);
+    match &state.plaintext {
+        Some((bind, owner)) if *bind == server.bind => {
+            let mergeable = protocol.is_http() && owner.is_http();
+            if !mergeable {
+                let message =
+                    format!("port {port} already belongs to an earlier plaintext server; this one is left out");
+                return Err((&codes::SERVER_SKIPPED, message));
+            }
+        }
+        Some(_) => {}
+        None if kind != ServerKind::Tls => state.plaintext = Some((server.bind.clone(), protocol)),
+        None if taken && !route_name.is_empty() && state.route_names.contains(&route_name) => {
+            let message = format!(
+                "an earlier server has the same port and port name `{}`; this one is left out",
+                server.port.name
+            );
+            return Err((&codes::SERVER_SKIPPED, message));
+        }
+        None => {}
+    }
+    state.route_names.insert(route_name.clone());
+    if kind == ServerKind::NotInForce {
+        let message =
+            format!("servers of protocol {} are not in force yet; nothing is bound for it", server.port.protocol);
+        return Err((&codes::SERVER_NOT_IN_FORCE, message));
+    }
+    Ok(Some(BoundServer { gateway, server, number, address, route_name, hosts, kind }))
+}
+
+fn kind_of(server: &Server, protocol: Protocol) -> ServerKind {
+    match protocol {
+        Protocol::Http | Protocol::Http2 => ServerKind::Plain,
+        Protocol::Https | Protocol::Tls if server.tls.is_some() => ServerKind::Tls,
+        Protocol::Tcp if server.tls.is_some() => ServerKind::Tls,
+        _ => ServerKind::NotInForce,
+    }
+}
+
+/// The host strings are compared as written, with their namespace: one that is known leaves the whole server out.
+fn register_hosts(hosts: &[Cow<'_, str>], bind: &str, state: &mut PortState) -> Result<(), Refusal> {
+    let keys: Vec<_> = hosts.iter().map(|host| (bind.to_owned(), host.to_string())).collect();
+    if let Some((_, host)) = keys.iter().find(|key| state.tls_hosts.contains(*key)) {
+        let message =
+            format!("an earlier server of the port has the host {host}; this one is left out with all its hosts");
+        return Err((&codes::DUPLICATE_HOST, message));
+    }
+    state.tls_hosts.extend(keys);
+    Ok(())
+}
+
+fn bind_address(server: &Server, port: u16, settings: &Settings) -> Result<SocketAddr, Refusal> {
+    if server.bind.is_empty() {
+        return Ok(SocketAddr::new(settings.listen.address, port));
+    }
+    match server.bind.parse::<IpAddr>() {
+        Ok(address) => Ok(SocketAddr::new(address, port)),
+        Err(_) => Err((&codes::SERVER_NOT_IN_FORCE, format!("`{}` cannot be bound; an IP address can", server.bind))),
+    }
+}
+
+/// `http.<port>[.<bind>]`, or `https.<port>.<port name>.<gateway>.<namespace>[.<bind>]`.
+fn route_name(gateway: &Object<Gateway>, server: &Server, port: u16, protocol: Protocol) -> String {
+    let bind = if server.bind.is_empty() { String::new() } else { format!(".{}", server.bind) };
+    let mode = server.tls.as_ref().map(|tls| tls.mode);
+    let ends_tls = !matches!(mode, None | Some(ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough));
+    match protocol {
+        Protocol::Http | Protocol::Http2 => format!("http.{port}{bind}"),
+        Protocol::Https if ends_tls => {
+            let meta = &gateway.meta;
+            format!("https.{}.{}.{}.{}{bind}", server.port.number, server.port.name, meta.name, meta.namespace)
+        }
+        _ => String::new(),
+    }
+}
+
+/// `*/*` makes the whole list `*`; `./` is the gateway's namespace.
+fn server_hosts<'a>(gateway: &Object<Gateway>, server: &'a Server) -> Vec<Cow<'a, str>> {
+    if server.hosts.iter().any(|host| host == "*/*") {
+        return vec![Cow::Borrowed("*")];
+    }
+    let complete = |host: &'a String| match host.strip_prefix("./") {
+        Some(name) => Cow::Owned(format!("{}/{name}", gateway.meta.namespace)),
+        None => Cow::Borrowed(host.as_str()),
+    };
+    server.hosts.iter().map(complete).collect()
+}
+
+/// The ports of the Services in front of this gateway, to what they lead to.
+struct Translations {
+    fixed: HashMap<u16, u16>,
+}
+
+impl Translations {
+    fn new(resources: &ResourceSet, settings: &Settings) -> Translations {
+        let ours = &settings.gateway;
+        let mut fixed: HashMap<u16, u16> = settings.listen.ports.iter().map(|(port, bound)| (*port, *bound)).collect();
+        let in_front = |service: &&Object<Service>| {
+            service.meta.namespace == ours.namespace
+                && !service.spec.selector.is_empty()
+                && is_subset(&service.spec.selector, &ours.labels)
+        };
+        let services = sorted(&resources.services)
+            .into_iter()
+            .filter(in_front)
+            .map(|service| (&service.meta, ServiceSource::Kubernetes(service)));
+        let has_us = |entry: &&Object<ServiceEntry>| {
+            entry.meta.namespace == ours.namespace
+                && !ours.labels.is_empty()
+                && entry.spec.endpoints.iter().any(|endpoint| is_subset(&ours.labels, &endpoint.labels))
+        };
+        let entries = sorted(&resources.service_entries).into_iter().filter(has_us);
+        let entries = entries.map(|entry| (&entry.meta, ServiceSource::Entries(vec![entry])));
+        for (meta, source) in services.chain(entries) {
+            if meta.labels.contains_key("experimental.istio.io/disable-gateway-port-translation") {
+                continue;
+            }
+            let view = ServiceView { host: Cow::Borrowed(""), namespace: "", source };
+            for port in view.ports() {
+                fixed.entry(port.number).or_insert(port.target);
+            }
+        }
+        Translations { fixed }
+    }
+
+    /// What is bound for a Gateway's port.
+    fn bound_port(&self, number: u32) -> Option<u16> {
+        let number = u16::try_from(number).ok().filter(|number| *number > 0)?;
+        Some(self.fixed.get(&number).copied().unwrap_or(number))
+    }
+}
