@@ -13,5 +13,6 @@ mod http1;
 mod http2;
 mod reload;
 mod routing;
+mod shipped;
 mod tls;
 mod websocket;
