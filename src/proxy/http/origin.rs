@@ -1,0 +1,276 @@
+//! What can be written to and read from the endpoint, whatever it speaks? The other half of `client`.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::client::{ResponseFuture, SendRequest};
+use http::{HeaderMap, Request, StatusCode, request, response};
+use pingora_core::ErrorType;
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_http::RequestHeader;
+
+use crate::net::link::Link;
+
+use super::body::{Piece, Receiver, Sender};
+use super::client::{Broken, Client, now};
+use super::fail::Failure;
+
+/// What an endpoint's head may be (Envoy: 60 KiB and 100 fields).
+const MAX_HEAD_BYTES: usize = 60 * 1024;
+const MAX_HEADERS: usize = 100;
+
+/// A head from the endpoint.
+#[derive(Debug)]
+pub(super) enum OriginHead {
+    /// 1xx: another head follows.
+    Informational(response::Parts),
+    Final {
+        head: response::Parts,
+        /// Nothing follows the head.
+        ends: bool,
+    },
+}
+
+/// What one step of the answer did.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    pub moved: usize,
+    /// The answer is complete.
+    pub done: bool,
+    pub trailers: Option<HeaderMap>,
+}
+
+/// One exchange with an endpoint: a request whose head was sent.
+pub(super) enum Origin {
+    Http1(Box<Http1Origin>),
+    Http2(Box<Http2Origin>),
+}
+
+/// An HTTP/1 session.
+pub(super) struct Http1Origin {
+    session: HttpSession,
+    received_before: u64,
+    upgrade: bool,
+}
+
+/// An HTTP/2 stream.
+pub(super) struct Http2Origin {
+    response: ResponseFuture,
+    informed: bool,
+    upload: Sender,
+    download: Option<Receiver>,
+}
+
+impl Origin {
+    /// Queues the head on an HTTP/1 connection whose link is lazy.
+    pub(super) fn http1(stream: Stream, head: request::Parts, upgrade: bool) -> Result<Self, Failure> {
+        let received_before = Link::of(&stream).map_or(0, Link::received);
+        let mut session = HttpSession::new(stream);
+        let written = now(session.write_request_header(Box::new(RequestHeader::from(head))));
+        match written {
+            Some(Ok(_)) => Ok(Origin::Http1(Box::new(Http1Origin { session, received_before, upgrade }))),
+            Some(Err(failure)) if failure.etype == ErrorType::InvalidHTTPHeader => Err(Failure::BadRequest),
+            _ => Err(Failure::Terminated { unanswered: true }),
+        }
+    }
+
+    /// Opens a stream; waits while the connection has as many as it may.
+    pub(super) async fn http2(sender: SendRequest<Bytes>, head: request::Parts, ends: bool) -> Result<Self, Failure> {
+        let mut sender = sender.ready().await.map_err(|failure| of_h2(&failure))?;
+        let request = Request::from_parts(head, ());
+        let (response, stream) = sender.send_request(request, ends).map_err(|failure| of_h2(&failure))?;
+        let upload = Sender::new(stream, ends);
+        Ok(Origin::Http2(Box::new(Http2Origin { response, informed: false, upload, download: None })))
+    }
+
+    /// The next head. Losing the future between two calls loses nothing.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<OriginHead, Failure>> {
+        match self {
+            Origin::Http1(origin) => origin.poll_head(cx),
+            Origin::Http2(origin) => origin.poll_head(cx),
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        match self {
+            Origin::Http1(origin) => Link::of(origin.session.stream()).is_some_and(Link::has_room),
+            Origin::Http2(origin) => origin.upload.has_room(),
+        }
+    }
+
+    /// Queues a piece of the request. An error does not end the exchange: the answer may be on its way.
+    pub(super) fn push(&mut self, cx: &mut Context<'_>, data: Bytes) -> Result<(), Failure> {
+        match self {
+            // An empty chunk would be the end of the request, and what follows another request.
+            Origin::Http1(_) if data.is_empty() => Ok(()),
+            Origin::Http1(origin) => match pin!(origin.session.write_body(&data)).poll(cx) {
+                Poll::Ready(Ok(_)) => Ok(()),
+                Poll::Ready(Err(_)) | Poll::Pending => Err(Failure::Terminated { unanswered: false }),
+            },
+            Origin::Http2(origin) => {
+                origin.upload.push(data);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the request. HTTP/1 drops trailers.
+    pub(super) fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure> {
+        match self {
+            Origin::Http1(origin) => match now(origin.session.finish_body()) {
+                Some(Ok(_)) => Ok(()),
+                _ => Err(Failure::Terminated { unanswered: false }),
+            },
+            Origin::Http2(origin) => {
+                origin.upload.finish(trailers);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends what is queued; ready when nothing is left.
+    pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Origin::Http1(origin) => match Link::of(origin.session.stream()) {
+                Some(link) => link.poll_drive(cx).map_err(|_| Failure::Terminated { unanswered: false }),
+                None => Poll::Ready(Ok(())),
+            },
+            Origin::Http2(origin) => origin.upload.poll_drive(cx).map_err(|failure| of_h2(&failure)),
+        }
+    }
+
+    /// Moves one piece of the answer to the client, which has room.
+    pub(super) fn poll_move(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Poll<Result<Step, MoveFailure>> {
+        match self {
+            Origin::Http1(origin) => origin.poll_move(cx, client),
+            Origin::Http2(origin) => origin.poll_move(cx, client),
+        }
+    }
+
+    /// From here on bytes pass as they are (101).
+    pub(super) fn upgrade(&mut self) {
+        if let Origin::Http1(origin) = self {
+            origin.session.maybe_upgrade_body_writer();
+        }
+    }
+
+    /// The connection for the next request, if it can carry one: both messages are complete.
+    pub(super) async fn into_idle(self) -> Option<Stream> {
+        match self {
+            Origin::Http1(mut origin) => {
+                origin.session.respect_keepalive();
+                origin.session.reuse().await
+            }
+            Origin::Http2(_) => None,
+        }
+    }
+
+    /// Tells an HTTP/2 endpoint that nobody waits any more. An HTTP/1 connection is closed by dropping it.
+    pub(super) fn cancel(&mut self) {
+        if let Origin::Http2(origin) = self {
+            origin.upload.reset(Reason::CANCEL);
+        }
+    }
+}
+
+/// Which side failed while the answer was moved.
+#[derive(Debug)]
+pub(super) enum MoveFailure {
+    Client(Broken),
+    Origin(Failure),
+}
+
+impl Http1Origin {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<OriginHead, Failure>> {
+        if let Err(failure) = ready!(pin!(self.session.read_response()).poll(cx)) {
+            let received = Link::of(self.session.stream()).map_or(0, Link::received);
+            let unanswered = received == self.received_before;
+            return Poll::Ready(Err(match failure.etype {
+                ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
+                    Failure::Terminated { unanswered }
+                }
+                _ => Failure::Protocol,
+            }));
+        }
+        let too_long = self.session.get_headers_raw_bytes().len() > MAX_HEAD_BYTES;
+        let Some(head) = self.session.resp_header() else {
+            return Poll::Ready(Err(Failure::Protocol));
+        };
+        let unasked = head.status == StatusCode::SWITCHING_PROTOCOLS && !self.upgrade;
+        if too_long || head.headers.len() > MAX_HEADERS || unasked {
+            return Poll::Ready(Err(Failure::Protocol));
+        }
+        let head = head.as_owned_parts();
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Poll::Ready(Ok(OriginHead::Informational(head)));
+        }
+        let ends = self.session.is_body_done();
+        Poll::Ready(Ok(OriginHead::Final { head, ends }))
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Poll<Result<Step, MoveFailure>> {
+        let moved = match ready!(pin!(self.session.read_body_ref()).poll(cx)) {
+            Ok(None) => return Poll::Ready(Ok(Step { done: true, ..Step::default() })),
+            Ok(Some(data)) => client.push_slice(cx, data).map(|()| data.len()).map_err(MoveFailure::Client)?,
+            Err(failure) => {
+                let framing = !matches!(failure.etype, ErrorType::ConnectionClosed | ErrorType::ReadError);
+                let failure = if framing { Failure::Protocol } else { Failure::Terminated { unanswered: false } };
+                return Poll::Ready(Err(MoveFailure::Origin(failure)));
+            }
+        };
+        Poll::Ready(Ok(Step { moved, done: self.session.is_body_done(), trailers: None }))
+    }
+}
+
+impl Http2Origin {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<OriginHead, Failure>> {
+        if !self.informed {
+            match self.response.poll_informational(cx) {
+                Poll::Ready(Some(Ok(head))) => {
+                    return Poll::Ready(Ok(OriginHead::Informational(head.into_parts().0)));
+                }
+                Poll::Ready(Some(Err(failure))) => return Poll::Ready(Err(of_h2(&failure))),
+                Poll::Ready(None) => self.informed = true,
+                Poll::Pending => {}
+            }
+        }
+        let response = ready!(Pin::new(&mut self.response).poll(cx)).map_err(|failure| of_h2(&failure))?;
+        let (head, body) = response.into_parts();
+        if head.headers.len() > MAX_HEADERS {
+            return Poll::Ready(Err(Failure::Protocol));
+        }
+        let ends = body.is_end_stream();
+        self.download = Some(Receiver::new(body));
+        Poll::Ready(Ok(OriginHead::Final { head, ends }))
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Poll<Result<Step, MoveFailure>> {
+        let mut step = Step { done: true, ..Step::default() };
+        let Some(download) = &mut self.download else {
+            return Poll::Ready(Ok(step));
+        };
+        match ready!(download.poll_piece(cx)).map_err(|failure| MoveFailure::Origin(of_h2(&failure)))? {
+            Piece::Data(data) => {
+                step.moved = data.len();
+                step.done = download.is_done();
+                client.push(cx, data).map_err(MoveFailure::Client)?;
+            }
+            Piece::Trailers(trailers) => step.trailers = Some(trailers),
+            Piece::End => {}
+        }
+        Poll::Ready(Ok(step))
+    }
+}
+
+fn of_h2(failure: &h2::Error) -> Failure {
+    match failure.reason() {
+        Some(Reason::REFUSED_STREAM) => Failure::Refused,
+        _ if failure.is_io() || failure.is_go_away() => Failure::Terminated { unanswered: false },
+        _ if failure.is_reset() && failure.is_remote() => Failure::Reset,
+        _ => Failure::Protocol,
+    }
+}
