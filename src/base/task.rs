@@ -31,3 +31,12 @@ pub(crate) fn report(name: &'static str, ended: Result<(), JoinError>) {
         tracing::error!(name, %error, "a task panicked");
     }
 }
+
+/// Starts one request of many: without a span of its own, which would cost more than it tells.
+pub(crate) fn spawn_request<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(future)
+}

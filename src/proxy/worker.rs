@@ -7,16 +7,20 @@ use crate::telemetry::Telemetry;
 use crate::upstream::Upstreams;
 use crate::upstream::dns::Resolver;
 
+use super::http::finish::SeriesCache;
+
 /// The state of one worker thread; all of its connections share it, no other thread uses it.
 pub(crate) struct Worker {
     pub store: Arc<Store>,
     pub telemetry: Arc<Telemetry>,
     pub upstreams: Upstreams,
+    /// The request metrics of this worker.
+    pub series: SeriesCache,
 }
 
 impl Worker {
     pub(crate) fn new(store: Arc<Store>, telemetry: Arc<Telemetry>, resolver: Resolver) -> Self {
         let upstreams = Upstreams::new(resolver, Arc::clone(&telemetry));
-        Worker { store, telemetry, upstreams }
+        Worker { store, telemetry, upstreams, series: SeriesCache::default() }
     }
 }

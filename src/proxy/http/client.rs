@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::Reason;
@@ -15,6 +16,7 @@ use pingora_core::ErrorType;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_http::ResponseHeader;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::net::link::Link;
 
@@ -278,32 +280,36 @@ impl Http1Client {
     }
 
     /// The connection for the next request, with what was already read of it; `None` if it has ended.
-    pub(super) async fn next(mut self) -> Option<(Box<Link>, BytesMut)> {
-        if !self.uploaded {
-            self.linger().await;
+    pub(super) async fn next(self) -> Option<(Box<Link>, BytesMut)> {
+        if !self.uploaded && !self.session.was_upgraded() {
+            self.close().await;
             return None;
         }
         let (stream, rest) = self.session.reuse().await.ok()??.into_parts();
         Some((stream.into_any().downcast().ok()?, rest.unwrap_or_default()))
     }
 
-    /// A reset would take the answer away from a client that is still sending: what it sends is read and dropped for
-    /// a while.
-    async fn linger(&mut self) {
-        const LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
+    /// Closes behind the answer. A reset would take the answer away from a client that is still sending: what it
+    /// sends is read and dropped for a while.
+    pub(super) async fn close(self) {
+        const LIMIT: Duration = Duration::from_secs(1);
         const MOST: usize = 16 * 1024 * 1024;
-        let rest = async {
+        let mut stream = self.session.into_inner();
+        // The connection ends, whatever becomes of this.
+        let _ = tokio::time::timeout(LIMIT, async {
+            stream.shutdown().await?;
+            let mut buffer = BytesMut::with_capacity(16 * 1024);
             let mut read = 0;
             while read < MOST {
-                match std::future::poll_fn(|cx| self.poll_piece(cx)).await {
-                    Ok(Piece::Data(data)) => read += data.len(),
-                    _ => return,
+                match stream.read_buf(&mut buffer).await? {
+                    0 => break,
+                    more => read += more,
                 }
+                buffer.clear();
             }
-        };
-        // Time is up either way.
-        let _ = tokio::time::timeout(LIMIT, rest).await;
-        self.session.shutdown().await;
+            Ok::<(), std::io::Error>(())
+        })
+        .await;
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Refusal {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Judged {
     pub http10: bool,
+    /// Bytes of the head.
+    pub length: usize,
     /// For a target in absolute form: where its authority and its path stand.
     pub absolute: Option<(Range<usize>, Range<usize>)>,
     /// Whether a body follows.
@@ -43,7 +45,7 @@ pub(super) struct Judged {
 pub(super) fn judge(head: &[u8], max_headers: usize, tls: bool) -> Result<Judged, Refusal> {
     let mut lines = Lines { head, at: 0 };
     let first = lines.next_line()?.ok_or(Refusal::Malformed)?;
-    let mut judged = Judged::default();
+    let mut judged = Judged { length: head.len(), ..Judged::default() };
     request_line(head, first, tls, &mut judged)?;
     let mut fields = Fields::default();
     while let Some(line) = lines.next_line()? {

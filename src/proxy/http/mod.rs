@@ -1,5 +1,41 @@
 //! How is one client connection served? Its requests, one after the other or side by side, until it ends.
+//!
+//! A request walks: `h1` or `h2` (with `head`, `guard`) -> `serve` -> `admit` -> `forward` (with `outgoing`, `client`,
+//! `origin`) or `reply` (with `fail`) -> `finish`.
 
+mod admit;
+mod body;
+mod client;
+mod context;
+mod fail;
+pub(crate) mod finish;
+mod forward;
 mod guard;
+mod h1;
+mod h2;
 mod head;
 mod headers;
+mod origin;
+mod outgoing;
+mod reply;
+mod serve;
+mod visit;
+
+use std::sync::Arc;
+
+use crate::net::drain::Drain;
+use crate::net::link::Link;
+
+use super::connection::{ClientProtocol, Connection};
+use super::worker::Worker;
+use visit::Visit;
+
+/// Serves one client connection until it ends.
+pub(crate) async fn serve(link: Link, connection: Arc<Connection>, worker: Arc<Worker>, drain: Drain) {
+    let protocol = connection.protocol;
+    let visit = Visit::new(connection, worker, drain);
+    match protocol {
+        ClientProtocol::Http1 => h1::connection(link, &visit).await,
+        ClientProtocol::Http2 => h2::connection(link, Arc::new(visit)).await,
+    }
+}

@@ -14,6 +14,7 @@ use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_http::RequestHeader;
 
 use crate::net::link::Link;
+use crate::upstream::StreamPermit;
 
 use super::body::{Piece, Receiver, Sender};
 use super::client::{Broken, Client, now};
@@ -63,6 +64,8 @@ pub(super) struct Http2Origin {
     informed: bool,
     upload: Sender,
     download: Option<Receiver>,
+    /// Counts the stream against its connection's limit.
+    _permit: StreamPermit,
 }
 
 impl Origin {
@@ -79,12 +82,17 @@ impl Origin {
     }
 
     /// Opens a stream; waits while the connection has as many as it may.
-    pub(super) async fn http2(sender: SendRequest<Bytes>, head: request::Parts, ends: bool) -> Result<Self, Failure> {
+    pub(super) async fn http2(
+        sender: SendRequest<Bytes>,
+        permit: StreamPermit,
+        head: request::Parts,
+        ends: bool,
+    ) -> Result<Self, Failure> {
         let mut sender = sender.ready().await.map_err(|failure| of_h2(&failure))?;
         let request = Request::from_parts(head, ());
         let (response, stream) = sender.send_request(request, ends).map_err(|failure| of_h2(&failure))?;
         let upload = Sender::new(stream, ends);
-        Ok(Origin::Http2(Box::new(Http2Origin { response, informed: false, upload, download: None })))
+        Ok(Origin::Http2(Box::new(Http2Origin { response, informed: false, upload, download: None, _permit: permit })))
     }
 
     /// The next head. Losing the future between two calls loses nothing.

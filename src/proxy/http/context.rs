@@ -1,0 +1,208 @@
+//! What is known of one request, from its head to its end?
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::header::{HeaderMap, HeaderValue};
+use http::{Method, Uri};
+
+use crate::proxy::connection::Connection;
+use crate::snapshot::cluster::{Cluster, WorkloadFacts};
+use crate::snapshot::headers::TemplateFacts;
+use crate::snapshot::route::{RequestFacts, RouteRule};
+use crate::telemetry::flags::{Flag, ResponseFlags};
+
+use super::fail::{Failure, Reply};
+
+/// A request as it came, then as admission made it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub method: Method,
+    pub uri: Uri,
+    /// The path and query, where normalisation changed them.
+    pub normalized: Option<String>,
+    /// Without Host.
+    pub headers: HeaderMap,
+    /// HTTP/1: of the connection, or of a trusted proxy; HTTP/2: the client's own word.
+    pub scheme: Cow<'static, str>,
+    /// Host or `:authority` as sent.
+    pub authority: HeaderValue,
+    pub has_body: bool,
+    /// `Upgrade: websocket` was asked for properly.
+    pub upgrade: bool,
+    /// `te: trailers`
+    pub trailers: bool,
+    pub http2: bool,
+    pub http10: bool,
+}
+
+impl Request {
+    /// Normalised, with the query.
+    pub(super) fn path(&self) -> &str {
+        let as_sent = || self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        self.normalized.as_deref().unwrap_or_else(as_sent)
+    }
+
+    pub(super) fn authority(&self) -> &str {
+        self.authority.to_str().unwrap_or_default()
+    }
+
+    pub(super) fn protocol(&self) -> &'static str {
+        match (self.http2, self.http10) {
+            (true, _) => "HTTP/2",
+            (false, true) => "HTTP/1.0",
+            (false, false) => "HTTP/1.1",
+        }
+    }
+
+    /// What routing looks at.
+    pub(super) fn facts(&self) -> RequestFacts<'_> {
+        let (path, query) = split_query(self.path());
+        RequestFacts {
+            method: self.method.as_str(),
+            scheme: &self.scheme,
+            authority: self.authority(),
+            path,
+            query,
+            headers: &self.headers,
+        }
+    }
+}
+
+/// The path, and what is behind its first `?`.
+pub(super) fn split_query(path_and_query: &str) -> (&str, Option<&str>) {
+    match path_and_query.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path_and_query, None),
+    }
+}
+
+/// What happened to a request so far: the access log line and the metrics at its end.
+#[derive(Debug)]
+pub(super) struct Journal {
+    pub start: Instant,
+    pub time: SystemTime,
+    /// The trusted client address: the peer, or what a trusted proxy told (then with port 0).
+    pub client: SocketAddr,
+    pub is_grpc: bool,
+    pub rule: Option<Arc<RouteRule>>,
+    pub cluster: Option<Arc<Cluster>>,
+    pub workload: Option<Arc<WorkloadFacts>>,
+    pub upstream_host: Option<SocketAddr>,
+    pub upstream_local: Option<SocketAddr>,
+    pub attempts: u32,
+    /// 0 until an answer is sent.
+    pub status: u16,
+    pub grpc_status: Option<u16>,
+    pub flags: ResponseFlags,
+    pub details: Cow<'static, str>,
+    pub transport_failure: Option<Arc<str>>,
+    /// Milliseconds from the request's end to the answer's head.
+    pub service_time: Option<u64>,
+    /// Bodies.
+    pub received: u64,
+    pub sent: u64,
+    /// Heads.
+    pub head_received: u64,
+    pub head_sent: u64,
+}
+
+impl Journal {
+    pub(super) fn new(client: SocketAddr) -> Self {
+        Journal {
+            start: Instant::now(),
+            time: SystemTime::now(),
+            client,
+            is_grpc: false,
+            rule: None,
+            cluster: None,
+            workload: None,
+            upstream_host: None,
+            upstream_local: None,
+            attempts: 0,
+            status: 0,
+            grpc_status: None,
+            flags: ResponseFlags::default(),
+            details: Cow::Borrowed(""),
+            transport_failure: None,
+            service_time: None,
+            received: 0,
+            sent: 0,
+            head_received: 0,
+            head_sent: 0,
+        }
+    }
+
+    /// An answer of our own was decided.
+    pub(super) fn replied(&mut self, reply: &Reply) {
+        reply.flags.iter().for_each(|flag| self.flags.set(flag));
+        self.details = reply.details.clone();
+        self.transport_failure = reply.transport_failure.clone();
+    }
+
+    /// The answer of the endpoint could not be completed.
+    pub(super) fn cut(&mut self, failure: &Failure) {
+        if let Some(flag) = failure.flag() {
+            self.flags.set(flag);
+        }
+        if *failure == Failure::ClientGone {
+            self.left();
+        }
+    }
+
+    /// The client has gone.
+    pub(super) fn left(&mut self) {
+        self.flags.set(Flag::DownstreamConnectionTermination);
+        self.details = Cow::Borrowed("downstream_remote_disconnect");
+    }
+
+    /// What header operations can tell. `request` is given while a response is changed.
+    pub(super) fn template_facts<'a>(
+        &'a self,
+        connection: &'a Connection,
+        request: &'a Request,
+        of_response: bool,
+        upstream_cluster: Option<&'a str>,
+    ) -> TemplateFacts<'a> {
+        TemplateFacts {
+            request: of_response.then_some(&request.headers),
+            method: request.method.as_str(),
+            scheme: &request.scheme,
+            authority: request.authority(),
+            path: request.path(),
+            response_code: 0,
+            response_flags: "-",
+            protocol: request.protocol(),
+            start: self.time,
+            remote: self.client,
+            direct_remote: connection.peer,
+            local: connection.local,
+            server_name: connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
+            tls_version: connection.tls.as_ref().and_then(|tls| version_name(tls.version)),
+            hostname: hostname(),
+            upstream_host: self.upstream_host,
+            upstream_cluster,
+            attempts: self.attempts,
+            route_name: self.rule.as_ref().map_or("", |rule| &rule.name),
+        }
+    }
+}
+
+fn version_name(version: rustls::ProtocolVersion) -> Option<&'static str> {
+    match version {
+        rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+        rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+        _ => None,
+    }
+}
+
+/// This machine's name.
+fn hostname() -> &'static str {
+    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| {
+        let file = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        file.trim().to_owned()
+    })
+}

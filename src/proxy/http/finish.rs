@@ -1,0 +1,129 @@
+//! What is told of a request at its end? Its numbers and its line in the access log.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::snapshot::cluster::{Cluster, WorkloadFacts};
+use crate::telemetry::Telemetry;
+use crate::telemetry::flags::ResponseFlags;
+use crate::telemetry::record::Record;
+use crate::telemetry::requests::{RequestLabels, RequestProtocol, RequestSeries};
+
+use super::admit;
+use super::context::{Journal, Request};
+use super::visit::Visit;
+
+/// The handles of this worker's metrics, as long as one configuration is in force.
+#[derive(Default)]
+pub(crate) struct SeriesCache(Mutex<Cached>);
+
+#[derive(Default)]
+struct Cached {
+    generation: u64,
+    series: HashMap<Key, Entry>,
+}
+
+/// Small numbers and addresses in place of texts.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    cluster: usize,
+    workload: usize,
+    status: u16,
+    grpc_status: Option<u16>,
+    is_grpc: bool,
+    flags: ResponseFlags,
+}
+
+struct Entry {
+    series: Arc<RequestSeries>,
+    /// Keep the addresses of the key from being used again.
+    _cluster: Option<Arc<Cluster>>,
+    _workload: Option<Arc<WorkloadFacts>>,
+}
+
+impl SeriesCache {
+    fn record(&self, generation: u64, journal: &Journal, telemetry: &Telemetry) {
+        let address = |pointer: Option<usize>| pointer.unwrap_or_default();
+        let key = Key {
+            cluster: address(journal.cluster.as_ref().map(|cluster| Arc::as_ptr(cluster).addr())),
+            workload: address(journal.workload.as_ref().map(|workload| Arc::as_ptr(workload).addr())),
+            status: journal.status,
+            grpc_status: journal.grpc_status,
+            is_grpc: journal.is_grpc,
+            flags: journal.flags,
+        };
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.generation < generation {
+            cached.generation = generation;
+            cached.series.clear();
+        }
+        let entry = cached.series.entry(key).or_insert_with(|| Entry {
+            series: telemetry.metrics.request_series(&labels(journal)),
+            _cluster: journal.cluster.clone(),
+            _workload: journal.workload.clone(),
+        });
+        let received = journal.received + journal.head_received;
+        entry.series.record(journal.start.elapsed(), received, journal.sent + journal.head_sent);
+    }
+}
+
+fn labels(journal: &Journal) -> RequestLabels<'_> {
+    let protocol = if journal.is_grpc { RequestProtocol::Grpc } else { RequestProtocol::Http };
+    let mut labels = RequestLabels::unrouted(protocol, journal.status, journal.flags);
+    labels.grpc_status = journal.grpc_status.filter(|_| journal.is_grpc);
+    if let Some(cluster) = &journal.cluster {
+        labels.destination_service = &cluster.service.host;
+        labels.destination_service_name = &cluster.service.name;
+        labels.destination_service_namespace = &cluster.service.namespace;
+    }
+    if let Some(workload) = &journal.workload {
+        labels.destination_workload = &workload.name;
+        labels.destination_workload_namespace = &workload.namespace;
+        labels.destination_app = &workload.app;
+        labels.destination_version = &workload.version;
+        labels.destination_canonical_service = &workload.canonical_service;
+        labels.destination_canonical_revision = &workload.canonical_revision;
+    }
+    labels
+}
+
+/// Counts the request and writes its line. `request` is `None` if its head could not be read.
+pub(super) fn finish(visit: &Visit, generation: u64, request: Option<&Request>, journal: &Journal) {
+    let telemetry = &visit.worker.telemetry;
+    visit.worker.series.record(generation, journal, telemetry);
+    if !telemetry.access_log.is_on() {
+        return;
+    }
+    let [forwarded_for, user_agent, request_id] = request.map_or([&b""[..]; 3], |request| admit::logged(&request.headers));
+    telemetry.access_log.write(&Record {
+        start: journal.time,
+        method: request.map_or(b"", |request| request.method.as_str().as_bytes()),
+        path: request.map_or(b"", |request| request.path().as_bytes()),
+        protocol: request.map_or("HTTP/1.1", Request::protocol),
+        response_code: journal.status,
+        flags: journal.flags,
+        response_code_details: &journal.details,
+        connection_termination_details: "",
+        upstream_transport_failure_reason: journal.transport_failure.as_deref().unwrap_or_default(),
+        bytes_received: journal.received,
+        bytes_sent: journal.sent,
+        duration: journal.start.elapsed(),
+        upstream_service_time: journal.service_time,
+        x_forwarded_for: forwarded_for,
+        user_agent,
+        request_id,
+        authority: request.map_or(b"", |request| request.authority.as_bytes()),
+        upstream_host: journal.upstream_host,
+        upstream_cluster: journal.cluster.as_ref().map_or("", |cluster| &cluster.name),
+        upstream_local_address: journal.upstream_local,
+        downstream_local_address: Some(visit.connection.local),
+        downstream_remote_address: Some(journal.client),
+        requested_server_name: visit
+            .connection
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.server_name.as_deref())
+            .unwrap_or_default(),
+        route_name: journal.rule.as_ref().map_or("", |rule| &rule.name),
+    });
+}

@@ -1,0 +1,198 @@
+//! What is sent to the endpoint: the request after the rule's changes, written for the protocol that is spoken there.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Request as HttpRequest, Version, request};
+
+use super::context::{Journal, Request, split_query};
+use super::fail::Failure;
+use super::forward::Way;
+
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const DECORATOR: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const UPGRADE: HeaderValue = HeaderValue::from_static("Upgrade");
+
+/// The request of all tries.
+pub(super) struct Outgoing {
+    headers: HeaderMap,
+    authority: HeaderValue,
+    /// Where it is another than the request's.
+    path: Option<String>,
+    is_grpc: bool,
+}
+
+impl Outgoing {
+    /// Applies the header operations, then the rewrites.
+    pub(super) fn new(way: &Way<'_>, journal: &Journal) -> Self {
+        let Way { visit, request, rule, forward, destination } = *way;
+        let mut headers = request.headers.clone();
+        if !destination.request_headers.is_empty() || !rule.request_headers.is_empty() {
+            let name = Some(&**destination.cluster.name());
+            let facts = journal.template_facts(&visit.connection, request, false, name);
+            destination.request_headers.apply(&mut headers, &facts);
+            rule.request_headers.apply(&mut headers, &facts);
+        }
+        let path = forward.path_rewrite.as_ref().map(|rewrite| {
+            if let Ok(original) = HeaderValue::from_str(request.path()) {
+                headers.insert(ORIGINAL_PATH, original);
+            }
+            let (path, query) = split_query(request.path());
+            let mut new = rewrite.apply(path);
+            if let Some(query) = query {
+                new.push('?');
+                new.push_str(query);
+            }
+            new
+        });
+        let rewrite = forward.authority_rewrite.as_ref().or(destination.authority_rewrite.as_ref());
+        if rewrite.is_some_and(|rewrite| rewrite.tell_original) {
+            headers.insert(ORIGINAL_HOST, request.authority.clone());
+        }
+        let authority = rewrite.map_or(&request.authority, |rewrite| &rewrite.value).clone();
+        headers.insert(DECORATOR, forward.decorator.clone());
+        Outgoing { headers, authority, path, is_grpc: journal.is_grpc }
+    }
+
+    /// Names the server where the cluster does not.
+    pub(super) fn authority(&self) -> &str {
+        self.authority.to_str().unwrap_or_default()
+    }
+
+    /// Applies the rule's operations to the headers of a response; `code` is 0 for an answer of our own. They see path
+    /// and authority as rewritten.
+    pub(super) fn change_response(&self, way: &Way<'_>, journal: &Journal, code: u16, headers: &mut HeaderMap) {
+        let (first, second) = (&way.destination.response_headers, &way.rule.response_headers);
+        if first.is_empty() && second.is_empty() {
+            return;
+        }
+        let name = Some(&**way.destination.cluster.name());
+        let mut facts = journal.template_facts(&way.visit.connection, way.request, true, name);
+        facts.response_code = code;
+        facts.path = self.path.as_deref().unwrap_or(facts.path);
+        facts.authority = self.authority.to_str().unwrap_or(facts.authority);
+        first.apply(headers, &facts);
+        second.apply(headers, &facts);
+    }
+
+    /// The head for HTTP/1.1: Host, one framing, the upgrade rebuilt by us.
+    pub(super) fn http1(
+        &self,
+        request: &Request,
+        attempts: u32,
+        left: Option<Duration>,
+    ) -> Result<request::Parts, Failure> {
+        let mut head = self.head(request, attempts, left);
+        head.version = Version::HTTP_11;
+        head.uri = match self.new_path(request) {
+            Some(path) => Uri::from(path_and_query(path)?),
+            None => request.uri.clone(),
+        };
+        head.headers.insert(header::HOST, self.authority.clone());
+        if request.has_body && !head.headers.contains_key(header::CONTENT_LENGTH) {
+            head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        if request.upgrade {
+            head.headers.insert(header::CONNECTION, UPGRADE);
+            head.headers.insert(header::UPGRADE, WEBSOCKET);
+        }
+        Ok(head)
+    }
+
+    /// The head for HTTP/2: pseudo headers, no Host.
+    pub(super) fn http2(
+        &self,
+        request: &Request,
+        attempts: u32,
+        left: Option<Duration>,
+    ) -> Result<request::Parts, Failure> {
+        let mut head = self.head(request, attempts, left);
+        head.version = Version::HTTP_2;
+        let path = match self.new_path(request) {
+            Some(path) => path_and_query(path)?,
+            None => request.uri.path_and_query().cloned().ok_or(Failure::BadRequest)?,
+        };
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(if request.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
+        uri.authority = Some(Authority::try_from(self.authority.as_bytes()).map_err(|_| Failure::BadRequest)?);
+        uri.path_and_query = Some(path);
+        head.uri = Uri::from_parts(uri).map_err(|_| Failure::BadRequest)?;
+        if request.trailers {
+            head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        Ok(head)
+    }
+
+    fn new_path<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
+        self.path.as_deref().or(request.normalized.as_deref())
+    }
+
+    fn head(&self, request: &Request, attempts: u32, left: Option<Duration>) -> request::Parts {
+        let (mut head, ()) = HttpRequest::new(()).into_parts();
+        head.method = request.method.clone();
+        head.headers = self.headers.clone();
+        head.headers.insert(ATTEMPT_COUNT, attempts.into());
+        if let Some(left) = left {
+            let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            head.headers.insert(EXPECTED_TIMEOUT, milliseconds.into());
+            if self.is_grpc {
+                limit_grpc_timeout(&mut head.headers, left);
+            }
+        }
+        head
+    }
+}
+
+fn path_and_query(path: &str) -> Result<PathAndQuery, Failure> {
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    PathAndQuery::try_from(path).map_err(|_| Failure::BadRequest)
+}
+
+/// `grpc-timeout` is set, or lowered, to what is left of the route's timeout.
+fn limit_grpc_timeout(headers: &mut HeaderMap, left: Duration) {
+    let asked = headers.get(&GRPC_TIMEOUT).and_then(|value| value.to_str().ok()).and_then(grpc_timeout);
+    if asked.is_some_and(|asked| asked <= left) {
+        return;
+    }
+    if let Ok(value) = HeaderValue::try_from(format!("{}m", left.as_millis())) {
+        headers.insert(GRPC_TIMEOUT, value);
+    }
+}
+
+/// `100m` is 100 ms: at most eight digits and a unit.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_timeout_is_lowered_never_raised() {
+        for (asked, expected) in [(None, "500m"), (Some("1S"), "500m"), (Some("100m"), "100m"), (Some("junk"), "500m")] {
+            let mut headers = HeaderMap::new();
+            if let Some(asked) = asked {
+                headers.insert(GRPC_TIMEOUT, HeaderValue::from_static(asked));
+            }
+            limit_grpc_timeout(&mut headers, Duration::from_millis(500));
+            assert_eq!(headers[GRPC_TIMEOUT], expected);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What happens to one request, from admission to its end?
+
+use http::header::{self, HeaderMap};
+
+use crate::snapshot::route::{Action, DirectResponse, RouteRule};
+
+use super::admit;
+use super::client::Client;
+use super::context::{Journal, Request};
+use super::fail::{Failure, Reply};
+use super::finish;
+use super::forward::{self, Way};
+use super::outgoing::Outgoing;
+use super::reply;
+use super::visit::Visit;
+
+/// Answers the request; afterwards the client's half of it is over, or aborted.
+pub(super) async fn serve(visit: &Visit, mut request: Request, mut journal: Journal, client: &mut Client) {
+    let snapshot = visit.worker.store.load();
+    match admit::admit(visit, &snapshot, &mut request, &mut journal) {
+        Ok(rule) => {
+            journal.rule = Some(rule.clone());
+            act(visit, &request, &rule, client, &mut journal).await;
+        }
+        Err(refused) => {
+            if visit.chain(&snapshot).is_none() {
+                client.announce_close();
+            }
+            answer(visit, &request, client, &mut journal, &refused, |_, _| {}).await;
+        }
+    }
+    finish::finish(visit, snapshot.generation, Some(&request), &journal);
+}
+
+async fn act(visit: &Visit, request: &Request, rule: &RouteRule, client: &mut Client, journal: &mut Journal) {
+    let own = |journal: &Journal, headers: &mut HeaderMap| {
+        if !rule.response_headers.is_empty() {
+            rule.response_headers.apply(headers, &journal.template_facts(&visit.connection, request, true, None));
+        }
+    };
+    let forward = match &rule.action {
+        Action::Redirect(redirect) => {
+            let reply = Reply::redirect(redirect.code, redirect.location(&request.facts()));
+            return answer(visit, request, client, journal, &reply, own).await;
+        }
+        Action::Respond(response) => {
+            return answer(visit, request, client, journal, &respond(request, response), own).await;
+        }
+        Action::Forward(forward) => forward,
+    };
+    let Some(destination) = forward.choose(fastrand::u32(..)) else {
+        return answer(visit, request, client, journal, &Failure::NoCluster.reply(0), own).await;
+    };
+    let way = Way { visit, request, rule, forward, destination };
+    match forward::forward(&way, client, journal).await {
+        Ok(()) => {}
+        Err(Failure::ClientGone) => {
+            journal.left();
+            client.abort();
+        }
+        Err(failure) => {
+            let reply = failure.reply(journal.attempts);
+            answer(visit, request, client, journal, &reply, |journal, headers| {
+                Outgoing::new(&way, journal).change_response(&way, journal, 0, headers);
+            })
+            .await;
+        }
+    }
+}
+
+fn respond(request: &Request, response: &DirectResponse) -> Reply {
+    let mut reply = Reply::new(response.status, "", "direct_response");
+    reply.body = response.body.clone();
+    if response.status.as_u16() == 201 || response.status.is_redirection() {
+        let location = format!("{}://{}{}", request.scheme, request.authority(), request.path());
+        reply.location = http::HeaderValue::try_from(location).ok();
+    }
+    reply
+}
+
+async fn answer(
+    visit: &Visit,
+    request: &Request,
+    client: &mut Client,
+    journal: &mut Journal,
+    reply: &Reply,
+    change: impl FnOnce(&Journal, &mut HeaderMap),
+) {
+    if visit.drain.is_draining() || !client.is_uploaded() {
+        client.announce_close();
+    }
+    let written = reply::write(client, &request.method, journal, reply, |journal, headers| {
+        let kept = headers.get(header::CONTENT_TYPE).cloned();
+        change(journal, headers);
+        // Removing it has no effect on an answer of our own.
+        if let Some(kept) = kept {
+            headers.entry(header::CONTENT_TYPE).or_insert(kept);
+        }
+    });
+    let sent = match written {
+        Ok(()) => std::future::poll_fn(|cx| client.poll_drive(cx)).await,
+        Err(broken) => Err(broken),
+    };
+    if sent.is_err() {
+        journal.left();
+        client.abort();
+    }
+}
