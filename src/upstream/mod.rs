@@ -24,7 +24,8 @@ use crate::telemetry::Telemetry;
 use self::connect::{ConnectError, Stream, Want};
 use self::dns::Resolver;
 use self::endpoint::Group;
-use self::multiplex::{StreamPermit, Target};
+pub(crate) use self::multiplex::StreamPermit;
+use self::multiplex::Target;
 use self::pool::Held;
 use self::view::{Candidate, View};
 

@@ -165,9 +165,9 @@ impl<'a> Trust<'a> {
         match self {
             Trust::Nobody => None,
             Trust::Hops(hops) => headers::trusted_client(forwarded_for, *hops),
-            Trust::Ranges(ranges) => headers::untrusted_client(forwarded_for, |address| {
-                ranges.iter().any(|range| range.contains(address))
-            }),
+            Trust::Ranges(ranges) => {
+                headers::untrusted_client(forwarded_for, |address| ranges.iter().any(|range| range.contains(address)))
+            }
         }
     }
 }

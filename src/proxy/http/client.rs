@@ -154,9 +154,8 @@ impl Client {
     /// Ends the answer. HTTP/1 drops trailers (RFC 9112 7.1.2 allows it).
     pub(super) fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), Broken> {
         match self {
-            Client::Http1(client) => now(client.session.finish_body()).map_or(Err(Broken::Gone), |end| {
-                end.map(drop).map_err(|_| Broken::Gone)
-            }),
+            Client::Http1(client) => now(client.session.finish_body())
+                .map_or(Err(Broken::Gone), |end| end.map(drop).map_err(|_| Broken::Gone)),
             Client::Http2(client) => {
                 if let Some(download) = &mut client.download {
                     download.finish(trailers);
@@ -317,8 +316,7 @@ impl Http2Client {
     fn respond(&mut self, mut head: response::Parts, ends: bool) -> Result<(), Broken> {
         head.version = Version::HTTP_2;
         head.headers.entry(header::DATE).or_insert_with(get_cached_date);
-        let stream =
-            self.respond.send_response(Response::from_parts(head, ()), ends).map_err(|_| Broken::Gone)?;
+        let stream = self.respond.send_response(Response::from_parts(head, ()), ends).map_err(|_| Broken::Gone)?;
         self.download = Some(Sender::new(stream, ends));
         Ok(())
     }

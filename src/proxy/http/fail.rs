@@ -86,7 +86,9 @@ impl Reply {
 
     pub(super) fn redirect(status: StatusCode, location: String) -> Self {
         match HeaderValue::try_from(location) {
-            Ok(location) => Reply { status, location: Some(location), details: "direct_response".into(), ..Reply::default() },
+            Ok(location) => {
+                Reply { status, location: Some(location), details: "direct_response".into(), ..Reply::default() }
+            }
             Err(_) => Reply::bad_path(),
         }
     }
@@ -188,7 +190,8 @@ fn reset(status: StatusCode, reason: &str, transport_failure: Option<&str>, trie
         Some(text) => (format!(", transport failure reason: {text}"), format!("|{}", text.replace(' ', "_"))),
         None => (String::new(), String::new()),
     };
-    let body = format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {reason}{why}");
+    let body =
+        format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {reason}{why}");
     Reply {
         status,
         body: body.into(),
@@ -235,7 +238,10 @@ mod tests {
             (Refusal::TooSlow, 408, "stream timeout", "-"),
         ] {
             let reply = Reply::from(refusal);
-            assert_eq!((reply.status.as_u16(), &reply.body[..], reply.flags.to_string().as_str()), (status, body.as_bytes(), flags));
+            assert_eq!(
+                (reply.status.as_u16(), &reply.body[..], reply.flags.to_string().as_str()),
+                (status, body.as_bytes(), flags)
+            );
         }
     }
 }

@@ -94,7 +94,8 @@ pub(super) fn finish(visit: &Visit, generation: u64, request: Option<&Request>, 
     if !telemetry.access_log.is_on() {
         return;
     }
-    let [forwarded_for, user_agent, request_id] = request.map_or([&b""[..]; 3], |request| admit::logged(&request.headers));
+    let [forwarded_for, user_agent, request_id] =
+        request.map_or([&b""[..]; 3], |request| admit::logged(&request.headers));
     telemetry.access_log.write(&Record {
         start: journal.time,
         method: request.map_or(b"", |request| request.method.as_str().as_bytes()),

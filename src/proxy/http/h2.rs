@@ -38,7 +38,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Serves the connection until it ends.
 pub(super) async fn connection(link: Link, visit: Arc<Visit>) {
     let policy = Arc::clone(&visit.worker.store.load().proxy);
-    let Ok(Ok(mut connection)) = tokio::time::timeout(policy.head_timeout, builder(&policy).handshake(link)).await else {
+    let Ok(Ok(mut connection)) = tokio::time::timeout(policy.head_timeout, builder(&policy).handshake(link)).await
+    else {
         return;
     };
     let active = Arc::new(AtomicUsize::new(0));
@@ -54,7 +55,7 @@ pub(super) async fn connection(link: Link, visit: Arc<Visit>) {
                 quiet.disturb();
                 let active = Active::new(&active);
                 let (visit, max_headers) = (Arc::clone(&visit), policy.max_headers);
-                task::spawn_request(async move {
+                let _ = task::spawn_request(async move {
                     stream(&visit, request, respond, max_headers).await;
                     drop(active);
                 });

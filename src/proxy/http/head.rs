@@ -116,7 +116,6 @@ fn to_origin_form(head: &[u8], authority: std::ops::Range<usize>, path: std::ops
     out
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -168,10 +168,9 @@ pub(super) fn sanitize_response(headers: &mut HeaderMap) {
             Some(b'p') => text == "proxy-connection",
             Some(b'u') => text == "upgrade",
             Some(b't') => text == "transfer-encoding",
-            Some(b'x') => matches!(
-                text,
-                "x-envoy-decorator-operation" | "x-envoy-peer-metadata" | "x-envoy-peer-metadata-id"
-            ),
+            Some(b'x') => {
+                matches!(text, "x-envoy-decorator-operation" | "x-envoy-peer-metadata" | "x-envoy-peer-metadata-id")
+            }
             _ => false,
         };
         if hop {
@@ -297,7 +296,8 @@ mod tests {
 
     #[test]
     fn only_known_names_are_joined() {
-        let mut request = headers(&[("accept", "a"), ("accept", "b"), ("cookie", "a=1"), ("cookie", "b=2"), ("x", "1"), ("x", "2")]);
+        let mut request =
+            headers(&[("accept", "a"), ("accept", "b"), ("cookie", "a=1"), ("cookie", "b=2"), ("x", "1"), ("x", "2")]);
         let mut crumbs = request.clone();
         join_lines(&mut request, is_known_in_request, false);
         assert_eq!(request["accept"], "a,b");
@@ -316,7 +316,8 @@ mod tests {
         assert_eq!(trusted("1.1.1.1:99", 1), None);
         assert_eq!(trusted("1.1.1.1", 0), None);
         let ten: crate::base::cidr::Cidr = "10.0.0.0/8".parse().unwrap();
-        let inside = |text: &str| untrusted_client(value(text).as_ref(), |ip| ten.contains(ip)).map(|ip| ip.to_string());
+        let inside =
+            |text: &str| untrusted_client(value(text).as_ref(), |ip| ten.contains(ip)).map(|ip| ip.to_string());
         assert_eq!(inside("1.1.1.1, 10.0.0.2").as_deref(), Some("1.1.1.1"));
         assert_eq!(inside("10.0.0.3,10.0.0.2").as_deref(), Some("10.0.0.3"));
         assert_eq!(inside("1.1.1.1,junk"), None);

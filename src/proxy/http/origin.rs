@@ -194,7 +194,8 @@ pub(super) enum MoveFailure {
 
 impl Http1Origin {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<OriginHead, Failure>> {
-        if let Err(failure) = ready!(pin!(self.session.read_response()).poll(cx)) {
+        let read = ready!(pin!(self.session.read_response()).poll(cx));
+        if let Err(failure) = read {
             let received = Link::of(self.session.stream()).map_or(0, Link::received);
             let unanswered = received == self.received_before;
             return Poll::Ready(Err(match failure.etype {

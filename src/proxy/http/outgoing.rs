@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_grpc_timeout_is_lowered_never_raised() {
-        for (asked, expected) in [(None, "500m"), (Some("1S"), "500m"), (Some("100m"), "100m"), (Some("junk"), "500m")] {
+        for (asked, expected) in [(None, "500m"), (Some("1S"), "500m"), (Some("100m"), "100m"), (Some("junk"), "500m")]
+        {
             let mut headers = HeaderMap::new();
             if let Some(asked) = asked {
                 headers.insert(GRPC_TIMEOUT, HeaderValue::from_static(asked));
