@@ -24,6 +24,7 @@
 //! demo      <- base
 //! app       <- base telemetry resource snapshot source upstream proxy control admin
 //! cli       <- base resource snapshot source analysis compile explain control app demo
+//! bench     <- snapshot control
 //! ```
 //!
 //! # Homes of heavy libraries
@@ -62,6 +63,8 @@ mod admin;
 mod analysis;
 mod app;
 mod base;
+#[doc(hidden)]
+pub mod bench;
 mod cli;
 mod compile;
 mod control;

@@ -2,7 +2,7 @@
 //!
 //! Signals, watched files and the admin page only ask for a reload; runs follow one another and are never mixed.
 
-mod build;
+pub(crate) mod build;
 pub(crate) mod lifecycle;
 pub(crate) mod observe;
 pub(crate) mod pipeline;
