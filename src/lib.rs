@@ -77,3 +77,5 @@ mod snapshot;
 mod source;
 mod telemetry;
 mod upstream;
+
+pub use cli::main;

@@ -173,7 +173,7 @@ impl<S: Sockets> Pipeline<S> {
         snapshot.listeners.retain(|listener| failures.iter().all(|failure| failure.address != listener.address));
         let snapshot = Arc::new(snapshot);
         retire(self.store.publish(Arc::clone(&snapshot)));
-        self.sockets.commit(prepared, &snapshot);
+        self.sockets.commit(prepared, &snapshot).await;
         self.status.send_modify(|status| {
             *status = Arc::new(status.with_snapshot(&snapshot, settings, SystemTime::now()));
         });
@@ -193,7 +193,9 @@ impl<S: Sockets> Pipeline<S> {
 
     /// Log, metrics and status of a run. A file event that changed nothing is not worth a word.
     fn tell(&self, outcome: &Arc<Outcome>) {
-        if outcome.cause == Cause::File && !outcome.changed && outcome.verdict != Verdict::Failed {
+        let last = self.status.borrow().last_reload.clone();
+        let nothing_new = !outcome.changed && last.is_some_and(|last| last.findings == outcome.findings);
+        if outcome.cause == Cause::File && nothing_new {
             return;
         }
         let status = self.status.borrow().with_outcome(outcome);

@@ -25,5 +25,5 @@ pub(crate) trait Sockets: Send + 'static {
 
     /// Called right after the publish: starts the new listeners, drains the removed ones, drops what is not
     /// wanted any more.
-    fn commit(&mut self, prepared: Self::Prepared, snapshot: &Arc<Snapshot>);
+    fn commit(&mut self, prepared: Self::Prepared, snapshot: &Arc<Snapshot>) -> impl Future<Output = ()> + Send;
 }

@@ -136,10 +136,15 @@ impl Listeners {
         }
     }
 
+    /// Tells every connection to go away, now and from now on; connections are still accepted.
+    pub(crate) fn leave(&self) {
+        self.workers.iter().for_each(|worker| send(worker, Command::Leave));
+    }
+
     /// Leaves in order: for `grace` connections are still accepted, but each is told to go away; then nothing is
     /// accepted any more, and requests may finish within `drain`. Returns when all workers have ended.
     pub(crate) async fn shutdown(&self, grace: Duration, drain: Duration) {
-        self.workers.iter().for_each(|worker| send(worker, Command::Leave));
+        self.leave();
         tokio::time::sleep(grace).await;
         self.workers.iter().for_each(|worker| send(worker, Command::Stop { limit: drain }));
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));

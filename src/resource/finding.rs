@@ -87,7 +87,10 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} [{}]", self.location, self.severity, self.code)?;
+        if !self.location.file.is_empty() {
+            write!(f, "{}: ", self.location)?;
+        }
+        write!(f, "{} [{}]", self.severity, self.code)?;
         if !self.object.is_empty() {
             write!(f, " {}:", self.object)?;
         }

@@ -58,6 +58,15 @@ pub(crate) fn gather(settings_path: &Path, cache: &mut Cache) -> Result<Gathered
     Ok(gathered)
 }
 
+/// Reads the settings alone: a process has to know its ports before it reads anything else.
+///
+/// # Errors
+///
+/// Findings, if the settings are unusable.
+pub(crate) fn settings(path: &Path) -> Result<Settings, Vec<Finding>> {
+    Ok(read_settings(path, &mut Cache::default())?.settings)
+}
+
 /// Reads the manifests that `settings` name, with settings made by the caller; relative paths start at the working
 /// directory.
 pub(crate) fn gather_manifests(settings: Settings, cache: &mut Cache) -> Gathered {

@@ -1,0 +1,85 @@
+//! Is a configuration right? Every finding, and one word on the whole.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Format;
+use super::files::Files;
+use crate::resource::finding::{Finding, Severity};
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    files: Files,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Warnings, too, make a difference to the exit code.
+    #[arg(long)]
+    strict: bool,
+}
+
+impl Check {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let findings = self.files.load()?.findings;
+        let (errors, warnings) = (count(&findings, Severity::Error), count(&findings, Severity::Warning));
+        match self.format {
+            Format::Text => {
+                findings.iter().for_each(|finding| println!("{finding}"));
+                println!("{}", verdict(errors, warnings, count(&findings, Severity::Info)));
+            }
+            Format::Json => {
+                let report = json!({ "errors": errors, "warnings": warnings, "findings": findings });
+                println!("{report:#}");
+            }
+        }
+        Ok(exit_code(errors, warnings, self.strict))
+    }
+}
+
+/// How many of the findings are this severe.
+pub(super) fn count(findings: &[Finding], severity: Severity) -> usize {
+    findings.iter().filter(|finding| finding.severity == severity).count()
+}
+
+fn verdict(errors: usize, warnings: usize, notes: usize) -> String {
+    let several = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    let counts = [several(errors, "error"), several(warnings, "warning"), several(notes, "note")].join(", ");
+    match (errors, warnings) {
+        (0, 0) => format!("all of it can come into force ({counts})"),
+        _ => counts,
+    }
+}
+
+fn exit_code(errors: usize, warnings: usize, strict: bool) -> ExitCode {
+    match (errors, warnings) {
+        (1.., _) => ExitCode::from(2),
+        (0, 1..) if strict => ExitCode::from(1),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_follow_the_worst_finding() {
+        for (errors, warnings, strict, expected) in [
+            (0, 0, true, ExitCode::SUCCESS),
+            (0, 3, false, ExitCode::SUCCESS),
+            (0, 3, true, ExitCode::from(1)),
+            (1, 0, false, ExitCode::from(2)),
+            (1, 3, true, ExitCode::from(2)),
+        ] {
+            assert_eq!(exit_code(errors, warnings, strict), expected, "{errors} {warnings} {strict}");
+        }
+    }
+
+    #[test]
+    fn the_last_line_counts() {
+        assert_eq!(verdict(1, 2, 0), "1 error, 2 warnings, 0 notes");
+        assert_eq!(verdict(0, 0, 1), "all of it can come into force (0 errors, 0 warnings, 1 note)");
+    }
+}

@@ -1,0 +1,104 @@
+//! What do the named files hold? Settings and manifests as the gateway would read them, without a gateway.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::DEFAULT_SETTINGS;
+use crate::analysis;
+use crate::compile;
+use crate::resource::finding::Finding;
+use crate::resource::settings::Settings;
+use crate::snapshot::Snapshot;
+use crate::source::{self, Gathered};
+
+/// Which configuration is meant.
+#[derive(Debug, Args)]
+pub(super) struct Files {
+    /// Manifests: files and folders of YAML, or one settings file (.toml) [default: what the settings name].
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The settings file [default: none if there are PATHs, else as for `run`].
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What ${NAME} stands for in manifests; may be given several times.
+    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
+    variables: Vec<(String, String)>,
+}
+
+/// A configuration as it would come into force.
+pub(super) struct Loaded {
+    pub snapshot: Snapshot,
+    pub findings: Vec<Finding>,
+}
+
+impl Files {
+    /// Reads, analyzes and compiles. Faults are findings; unusable settings leave an empty snapshot.
+    ///
+    /// # Errors
+    ///
+    /// No settings file is where it should be.
+    pub(super) fn load(self) -> anyhow::Result<Loaded> {
+        // Settings of TLS need it; fails only if there is one already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let gathered = match self.gather()? {
+            Ok(gathered) => gathered,
+            Err(findings) => return Ok(Loaded { snapshot: Snapshot::empty(), findings }),
+        };
+        let mut findings = gathered.findings;
+        let memory = &mut analysis::Memory::default();
+        let (accepted, analyzed) = analysis::analyze(&gathered.resources, &gathered.settings, memory);
+        findings.extend(analyzed);
+        let memory = &mut compile::Memory::default();
+        let (snapshot, compiled) = compile::compile(&accepted, &gathered.settings, 1, memory);
+        findings.extend(compiled);
+        findings.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok(Loaded { snapshot, findings })
+    }
+
+    fn gather(mut self) -> anyhow::Result<Result<Gathered, Vec<Finding>>> {
+        if let [path] = self.paths.as_slice()
+            && path.extension().is_some_and(|extension| extension == "toml")
+        {
+            self.config = self.config.or(self.paths.pop());
+        }
+        let cache = &mut source::Cache::default();
+        if self.paths.is_empty() && self.variables.is_empty() {
+            return Ok(source::gather(&settings_path(self.config)?, cache));
+        }
+        let settings = match (&self.config, self.paths.is_empty()) {
+            (None, false) => Ok(Settings::default()),
+            _ => source::settings(&settings_path(self.config)?),
+        };
+        Ok(settings.map(|mut settings| {
+            if !self.paths.is_empty() {
+                settings.source.manifests = self.paths;
+            }
+            settings.source.variables.extend(self.variables);
+            source::gather_manifests(settings, cache)
+        }))
+    }
+}
+
+/// The settings file that is meant.
+///
+/// # Errors
+///
+/// There is none.
+pub(super) fn settings_path(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    match named {
+        Some(path) if path.exists() => Ok(path),
+        Some(path) => bail!("the settings file {} does not exist", path.display()),
+        None => DEFAULT_SETTINGS.iter().map(Path::new).find(|path| path.exists()).map(Path::to_path_buf).with_context(
+            || format!("there is no settings file: neither {}; name one with -c", DEFAULT_SETTINGS.join(" nor ")),
+        ),
+    }
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("expected NAME=VALUE".into()),
+    }
+}
