@@ -1,1 +1,441 @@
-//! (to be written)
+//! Which listener, chain, host, rule and destination would take a request, and why not the others?
+//!
+//! Every decision is asked of the data plane's own functions, so that explain cannot lie.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use serde::Serialize;
+
+use crate::snapshot::Snapshot;
+use crate::snapshot::cluster::{Cluster, EndpointSource};
+use crate::snapshot::headers::{TemplateFacts, is_known_in_request};
+use crate::snapshot::listener::{FilterChain, Listener};
+use crate::snapshot::path;
+use crate::snapshot::redirect::https_location;
+use crate::snapshot::route::{Action, ClusterReference, Destination, Forward, RequestFacts, RouteRule, VirtualHost};
+use crate::snapshot::tls::{TlsClient, TlsServer};
+
+/// A request to explain.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query {
+    /// Empty means GET.
+    pub method: String,
+    /// `http://host[:port]/path`: the port is the Gateway's or the bound one; `https` means TLS.
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    /// The client's address; 127.0.0.1 if absent.
+    pub from: Option<IpAddr>,
+    /// The server name of TLS; the URL's host if absent, empty for none.
+    pub sni: Option<String>,
+}
+
+/// What would happen, step by step. Steps that are not reached are absent.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Explanation {
+    pub generation: u64,
+    /// Method, scheme, authority and normalised path as rules see them.
+    pub request: String,
+    pub listener: Option<String>,
+    /// The chain, with the reason for it.
+    pub chain: Option<String>,
+    /// The virtual host, with the reason for it.
+    pub virtual_host: Option<String>,
+    /// Every rule of the host, in order.
+    pub rules: Vec<Verdict>,
+    pub outcome: Outcome,
+}
+
+/// What one rule says to the request.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Verdict {
+    pub origin: String,
+    pub name: String,
+    pub chosen: bool,
+    /// The first condition that failed, or why the rule was not asked.
+    pub reason: String,
+}
+
+/// How the request ends.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub(crate) enum Outcome {
+    /// Nothing is bound there.
+    #[default]
+    Refused,
+    /// The connection is accepted and closed.
+    Closed { reason: String },
+    /// The proxy answers by itself.
+    Answered { status: u16, reason: String, location: Option<String> },
+    /// The request goes to one of the destinations.
+    Forwarded(Box<Forwarding>),
+}
+
+/// What goes where.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Forwarding {
+    pub destinations: Vec<Target>,
+    /// With the query.
+    pub path: String,
+    pub authority: String,
+    pub timeout: Option<String>,
+    /// What header operations change, such as `set x: 1`.
+    pub header_changes: Vec<String>,
+}
+
+/// One destination.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Target {
+    pub cluster: String,
+    pub weight: u32,
+    /// In percent of all weights.
+    pub share: f64,
+    /// How it is spoken to, or why it cannot be.
+    pub transport: String,
+    pub endpoints: Vec<String>,
+}
+
+/// Explains a request against a snapshot. Fails with a sentence if the URL or a header cannot be read.
+pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, String> {
+    let asked = Asked::new(query)?;
+    let mut explanation = Explanation { generation: snapshot.generation, ..Explanation::default() };
+    explanation.request = format!("{} {}://{}{}", asked.method, asked.scheme, asked.authority, asked.target);
+    let Some((listener, chain)) = find_chain(snapshot, &asked, &mut explanation) else { return Ok(explanation) };
+    let normalized = match path::normalize(&asked.target, snapshot.proxy.path_normalization) {
+        Ok(normalized) => normalized,
+        Err(error) => {
+            explanation.outcome = answered(400, &error.to_string(), None);
+            return Ok(explanation);
+        }
+    };
+    let (path, query) = normalized.split_once('?').map_or((&*normalized, None), |(path, query)| (path, Some(query)));
+    let facts = RequestFacts {
+        method: &asked.method,
+        scheme: &asked.scheme,
+        authority: &asked.authority,
+        path,
+        query,
+        headers: &asked.headers,
+    };
+    explanation.request = format!("{} {}://{}{normalized}", asked.method, asked.scheme, asked.authority);
+    let Some(host) = chain.routes.find(&asked.authority) else {
+        let hosts: Vec<_> = chain.routes.virtual_hosts().iter().map(|host| host.name.to_string()).collect();
+        let known = if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") };
+        explanation.outcome = answered(404, &format!("no virtual host has this name; there are: {known}"), None);
+        return Ok(explanation);
+    };
+    explanation.virtual_host = Some(format!("{} ({})", host.name, why_host(&host.name)));
+    let chosen = host.find(&facts);
+    explanation.rules = verdicts(host, &facts, chosen.map(|rule| &**rule));
+    explanation.outcome = match chosen {
+        _ if host.require_tls && asked.scheme == "http" => {
+            answered(301, "the server redirects plaintext to https", Some(https_location(&facts)))
+        }
+        None => answered(404, "no rule of the host matches", None),
+        Some(rule) => outcome(rule, &facts, &asked, listener.address),
+    };
+    Ok(explanation)
+}
+
+/// The request in the data plane's words.
+struct Asked {
+    method: String,
+    scheme: String,
+    authority: String,
+    /// Path and query as sent.
+    target: String,
+    port: u16,
+    sni: Option<String>,
+    headers: HeaderMap,
+    from: IpAddr,
+}
+
+impl Asked {
+    fn new(query: &Query) -> Result<Asked, String> {
+        let wrong = |why: &str| format!("`{}` cannot be explained: {why}; write http://host[:port]/path", query.url);
+        let (scheme, rest) = query.url.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
+        let scheme = scheme.to_ascii_lowercase();
+        if scheme != "http" && scheme != "https" {
+            return Err(wrong("the scheme has to be http or https"));
+        }
+        let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (written, target) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        let parsed: Uri = format!("{scheme}://{written}/").parse().map_err(|_| wrong("the host is not readable"))?;
+        let host = parsed.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
+        let own_port = if scheme == "https" { 443 } else { 80 };
+        let port = parsed.port_u16().unwrap_or(own_port);
+        let authority = if port == own_port { host.to_owned() } else { format!("{host}:{port}") };
+        let from = query.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut asked = Asked {
+            method: if query.method.is_empty() { "GET".to_owned() } else { query.method.clone() },
+            sni: (scheme == "https").then(|| query.sni.clone().unwrap_or_else(|| host.to_owned())),
+            scheme,
+            authority,
+            target,
+            port,
+            headers: HeaderMap::new(),
+            from,
+        };
+        asked.sni = asked.sni.filter(|name| !name.is_empty());
+        asked.add_headers(query)?;
+        Ok(asked)
+    }
+
+    /// Headers as the proxy has them when it looks for a rule: its own are set, known ones joined.
+    fn add_headers(&mut self, query: &Query) -> Result<(), String> {
+        let own = [("x-forwarded-for", self.from.to_string()), ("x-forwarded-proto", self.scheme.clone())];
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        for (name, value) in query.headers.iter().chain(&own) {
+            if name.eq_ignore_ascii_case("host") || name == ":authority" {
+                self.authority.clone_from(value);
+                continue;
+            }
+            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"))?;
+            let value = HeaderValue::from_str(value).map_err(|_| format!("`{value}` can be no header value"))?;
+            let before = self.headers.get(&header).filter(|_| is_known_in_request(&header));
+            match before.map(|before| [before.as_bytes(), b",", value.as_bytes()].concat()) {
+                _ if header == "x-forwarded-proto" => drop(self.headers.insert(header, value)),
+                Some(joined) => {
+                    let joined = HeaderValue::from_bytes(&joined).map_err(|error| error.to_string())?;
+                    self.headers.insert(header, joined);
+                }
+                None => drop(self.headers.append(header, value)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn find_chain<'a>(
+    snapshot: &'a Snapshot,
+    asked: &Asked,
+    explanation: &mut Explanation,
+) -> Option<(&'a Listener, &'a FilterChain)> {
+    let listener = find_listener(snapshot, asked.port)?;
+    explanation.listener = Some(listener.address.to_string());
+    let closed = |reason: &str| Outcome::Closed { reason: reason.to_owned() };
+    if asked.scheme == "http" {
+        let Some(chain) = listener.plaintext.as_deref() else {
+            explanation.outcome = closed("the port takes TLS only");
+            return None;
+        };
+        explanation.chain = Some(format!("{} (plaintext)", chain.name));
+        return Some((listener, chain));
+    }
+    let sni = asked.sni.as_deref();
+    let shown = sni.unwrap_or("none");
+    let Some(chain) = listener.tls.find(sni) else {
+        explanation.outcome = match listener.plaintext {
+            Some(_) => answered(
+                400,
+                &format!("no server takes the server name {shown}; the plaintext server cannot read TLS"),
+                None,
+            ),
+            None => closed(&format!("no server takes the server name {shown}")),
+        };
+        return None;
+    };
+    explanation.chain = Some(format!("{} (server name {shown})", chain.name));
+    match &chain.tls {
+        Some(TlsServer::Ready { .. }) => Some((listener, chain)),
+        Some(TlsServer::Unavailable { reason }) => {
+            explanation.outcome = closed(reason);
+            None
+        }
+        None => {
+            explanation.outcome = closed("the chain does not end TLS");
+            None
+        }
+    }
+}
+
+/// By the bound port, else by the Gateway's port; an address for all interfaces comes first.
+fn find_listener(snapshot: &Snapshot, port: u16) -> Option<&Listener> {
+    let all = || snapshot.listeners.iter().map(|listener| &**listener);
+    let of_gateway = |listener: &&Listener| listener.chains().iter().any(|(_, chain)| chain.routes.port == port);
+    let mut bound: Vec<_> = all().filter(|listener| listener.address.port() == port).collect();
+    if bound.is_empty() {
+        bound = all().filter(of_gateway).collect();
+    }
+    bound.into_iter().min_by_key(|listener| !listener.address.ip().is_unspecified())
+}
+
+fn why_host(name: &str) -> &'static str {
+    match name {
+        "*" => "any host",
+        name if name.starts_with('*') => "the longest wildcard that holds the host",
+        _ => "exactly the host",
+    }
+}
+
+fn verdicts(host: &VirtualHost, facts: &RequestFacts<'_>, chosen: Option<&RouteRule>) -> Vec<Verdict> {
+    let mut reached = true;
+    let verdict = |rule: &std::sync::Arc<RouteRule>| {
+        let is_chosen = reached && chosen.is_some_and(|chosen| std::ptr::eq(chosen, &**rule));
+        let reason = match rule.matches.first_miss(facts) {
+            _ if is_chosen => "every condition holds".to_owned(),
+            Some(miss) => miss,
+            None => "not reached; it would match as well".to_owned(),
+        };
+        reached &= !is_chosen;
+        Verdict { origin: rule.origin.to_string(), name: rule.name.to_string(), chosen: is_chosen, reason }
+    };
+    host.rules.iter().map(verdict).collect()
+}
+
+fn answered(status: u16, reason: &str, location: Option<String>) -> Outcome {
+    Outcome::Answered { status, reason: reason.to_owned(), location }
+}
+
+fn outcome(rule: &RouteRule, facts: &RequestFacts<'_>, asked: &Asked, local: SocketAddr) -> Outcome {
+    match &rule.action {
+        Action::Redirect(redirect) => {
+            answered(redirect.code.as_u16(), "the rule redirects", Some(redirect.location(facts)))
+        }
+        Action::Respond(response) => {
+            let reason = format!("the rule answers with a body of {} bytes", response.body.len());
+            answered(response.status.as_u16(), &reason, None)
+        }
+        Action::Forward(forward) => Outcome::Forwarded(Box::new(forwarding(rule, forward, facts, asked, local))),
+    }
+}
+
+fn forwarding(
+    rule: &RouteRule,
+    forward: &Forward,
+    facts: &RequestFacts<'_>,
+    asked: &Asked,
+    local: SocketAddr,
+) -> Forwarding {
+    let path = forward.path_rewrite.as_ref().map_or_else(|| facts.path.to_owned(), |rewrite| rewrite.apply(facts.path));
+    let query = facts.query.map(|query| format!("?{query}")).unwrap_or_default();
+    let authority = forward.authority_rewrite.as_ref().map_or(facts.authority, |rewrite| rewrite.text());
+    Forwarding {
+        destinations: forward.destinations.iter().map(|one| target(one, forward.total_weight)).collect(),
+        path: format!("{path}{query}"),
+        authority: authority.to_owned(),
+        timeout: forward.timeout.map(|timeout| format!("{timeout:?}")),
+        header_changes: header_changes(rule, facts, asked, local),
+    }
+}
+
+fn target(destination: &Destination, total: u32) -> Target {
+    let (transport, endpoints) = match &destination.cluster {
+        ClusterReference::Missing(_) => ("the destination does not exist: 503".to_owned(), Vec::new()),
+        ClusterReference::Known(cluster) => (transport(cluster), endpoints(cluster)),
+    };
+    Target {
+        cluster: destination.cluster.name().to_string(),
+        weight: destination.weight,
+        share: f64::from(destination.weight) * 100.0 / f64::from(total.max(1)),
+        transport,
+        endpoints,
+    }
+}
+
+fn transport(cluster: &Cluster) -> String {
+    let tls = match &cluster.tls {
+        None => "plaintext".to_owned(),
+        Some(TlsClient::Ready { sni, .. }) => format!("TLS for {}", sni.as_deref().unwrap_or("the request's host")),
+        Some(TlsClient::Unavailable { reason }) => format!("no connection: {reason}"),
+    };
+    format!("{:?} over {tls}, {:?}", cluster.protocol, cluster.balancing)
+}
+
+fn endpoints(cluster: &Cluster) -> Vec<String> {
+    match &cluster.endpoints {
+        EndpointSource::Static(endpoints) => endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect(),
+        EndpointSource::Dns { names, .. } => {
+            names.iter().map(|name| format!("{}:{} (looked up)", name.name, name.port)).collect()
+        }
+    }
+}
+
+/// The rule's own operations on the request, as differences of the headers.
+fn header_changes(rule: &RouteRule, facts: &RequestFacts<'_>, asked: &Asked, local: SocketAddr) -> Vec<String> {
+    let peer = SocketAddr::new(asked.from, 0);
+    let template = TemplateFacts {
+        request: None,
+        method: facts.method,
+        scheme: facts.scheme,
+        authority: facts.authority,
+        path: &asked.target,
+        response_code: 0,
+        response_flags: "-",
+        protocol: "HTTP/1.1",
+        start: SystemTime::UNIX_EPOCH,
+        remote: peer,
+        direct_remote: peer,
+        local,
+        server_name: asked.sni.as_deref(),
+        tls_version: None,
+        hostname: "",
+        upstream_host: None,
+        upstream_cluster: None,
+        attempts: 1,
+        route_name: &rule.name,
+    };
+    let mut changed = asked.headers.clone();
+    rule.request_headers.apply(&mut changed, &template);
+    let lines = |headers: &HeaderMap, name: &HeaderName| -> Vec<String> {
+        headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+    };
+    let removed = asked.headers.keys().filter(|name| !changed.contains_key(*name)).map(|name| format!("remove {name}"));
+    let set = changed.keys().filter(|name| lines(&changed, name) != lines(&asked.headers, name));
+    removed.chain(set.map(|name| format!("{name}: {}", lines(&changed, name).join(" | ")))).collect()
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "request       {}", self.request)?;
+        let steps = [("listener", &self.listener), ("chain", &self.chain), ("virtual host", &self.virtual_host)];
+        for (name, step) in steps {
+            if let Some(step) = step {
+                writeln!(f, "{name:<13} {step}")?;
+            }
+        }
+        for rule in &self.rules {
+            let mark = if rule.chosen { "->" } else { "  " };
+            let name = if rule.name.is_empty() { String::new() } else { format!(" `{}`", rule.name) };
+            writeln!(f, "  {mark} {}{name}: {}", rule.origin, rule.reason)?;
+        }
+        write!(f, "{}", self.outcome)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Refused => writeln!(f, "outcome       refused: nothing is bound to this port"),
+            Outcome::Closed { reason } => writeln!(f, "outcome       closed: {reason}"),
+            Outcome::Answered { status, reason, location } => {
+                writeln!(f, "outcome       {status}: {reason}")?;
+                location.iter().try_for_each(|location| writeln!(f, "  location    {location}"))
+            }
+            Outcome::Forwarded(forwarding) => write!(f, "{forwarding}"),
+        }
+    }
+}
+
+impl fmt::Display for Forwarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "outcome       forwarded as {}{}", self.authority, self.path)?;
+        for target in &self.destinations {
+            writeln!(f, "  {:>5.1} %     {} ({})", target.share, target.cluster, target.transport)?;
+            let shown =
+                if target.endpoints.is_empty() { "no endpoints".to_owned() } else { target.endpoints.join(", ") };
+            writeln!(f, "              {shown}")?;
+        }
+        if let Some(timeout) = &self.timeout {
+            writeln!(f, "  timeout     {timeout}")?;
+        }
+        self.header_changes.iter().try_for_each(|change| writeln!(f, "  header      {change}"))
+    }
+}

@@ -3,6 +3,7 @@
 //! It speaks Envoy's words. A request pins one `Arc<Snapshot>` and reads nothing else that configuration decides.
 
 pub(crate) mod cluster;
+pub(crate) mod dump;
 pub(crate) mod headers;
 pub(crate) mod listener;
 pub(crate) mod matcher;

@@ -1,0 +1,213 @@
+//! What is in force, as JSON for operators? Never a key.
+
+use serde_json::{Value, json};
+
+use super::Snapshot;
+use super::cluster::{Cluster, EndpointSource};
+use super::listener::{FilterChain, Listener};
+use super::route::{Action, ClusterReference, Forward, RouteRule, VirtualHost};
+use super::tls::{TlsClient, TlsServer};
+
+/// The whole snapshot.
+pub(crate) fn dump(snapshot: &Snapshot) -> Value {
+    let mut clusters: Vec<_> = snapshot.clusters.values().collect();
+    clusters.sort_by(|a, b| a.name.cmp(&b.name));
+    let policy = &snapshot.proxy;
+    json!({
+        "generation": snapshot.generation,
+        "listeners": snapshot.listeners.iter().map(|listener| show_listener(listener)).collect::<Vec<_>>(),
+        "clusters": clusters.into_iter().map(|cluster| show_cluster(cluster)).collect::<Vec<_>>(),
+        "proxy": {
+            "maxHeadBytes": policy.max_head_bytes,
+            "maxHeaders": policy.max_headers,
+            "headTimeout": show_duration(policy.head_timeout),
+            "handshakeTimeout": show_duration(policy.handshake_timeout),
+            "idleTimeout": show_duration(policy.idle_timeout),
+            "trustedProxies": policy.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "numTrustedProxies": policy.num_trusted_proxies,
+            "pathNormalization": format!("{:?}", policy.path_normalization),
+            "maxConcurrentStreams": policy.max_concurrent_streams,
+        },
+    })
+}
+
+/// The route tables alone: per listener and chain the hosts with their rules, in the order of look-up.
+pub(crate) fn routes(snapshot: &Snapshot) -> Value {
+    let tables = snapshot.listeners.iter().flat_map(|listener| {
+        listener.chains().into_iter().map(|(names, chain)| {
+            json!({
+                "listener": listener.address.to_string(),
+                "chain": chain.name,
+                "serverNames": names,
+                "virtualHosts": show_hosts(chain),
+            })
+        })
+    });
+    Value::Array(tables.collect())
+}
+
+/// The certificates that are served, chain by chain.
+pub(crate) fn certificates(snapshot: &Snapshot) -> Value {
+    let chains = snapshot.listeners.iter().flat_map(|listener| {
+        let tls = listener.chains().into_iter().filter_map(|(names, chain)| Some((names, chain, chain.tls.as_ref()?)));
+        tls.map(|(names, chain, tls)| {
+            json!({
+                "listener": listener.address.to_string(),
+                "chain": chain.name,
+                "serverNames": names,
+                "tls": show_tls(tls),
+            })
+        })
+    });
+    Value::Array(chains.collect())
+}
+
+impl Listener {
+    /// Every chain once, with the server names that lead to it; none for plaintext.
+    pub(crate) fn chains(&self) -> Vec<(Vec<String>, &FilterChain)> {
+        let mut chains: Vec<(Vec<String>, &FilterChain)> = Vec::new();
+        let exact = self.tls.exact.iter().map(|(name, chain)| (name.to_string(), chain));
+        let suffixes = self.tls.suffixes.iter().map(|(suffix, chain)| (format!("*{suffix}"), chain));
+        let any = self.tls.any.iter().map(|chain| ("*".to_owned(), chain));
+        for (name, chain) in exact.chain(suffixes).chain(any) {
+            match chains.iter_mut().find(|(_, known)| std::ptr::eq(*known, &**chain)) {
+                Some((names, _)) => names.push(name),
+                None => chains.push((vec![name], chain)),
+            }
+        }
+        chains.iter_mut().for_each(|(names, _)| names.sort_by(|a, b| crate::base::host::by_specificity(a, b)));
+        chains.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+        let plaintext = self.plaintext.iter().map(|chain| (Vec::new(), &**chain));
+        plaintext.chain(chains).collect()
+    }
+}
+
+fn show_listener(listener: &Listener) -> Value {
+    let chains = listener.chains().into_iter().map(|(names, chain)| {
+        json!({
+            "name": chain.name,
+            "serverNames": names,
+            "tls": chain.tls.as_ref().map(show_tls),
+            "port": chain.routes.port,
+            "virtualHosts": show_hosts(chain),
+        })
+    });
+    json!({
+        "address": listener.address.to_string(),
+        "proxyProtocol": listener.proxy_protocol,
+        "filterChains": chains.collect::<Vec<_>>(),
+    })
+}
+
+fn show_tls(tls: &TlsServer) -> Value {
+    match tls {
+        TlsServer::Unavailable { reason } => json!({ "unavailable": reason }),
+        TlsServer::Ready { certificates, .. } => {
+            let facts = certificates.iter().map(|facts| {
+                json!({
+                    "source": facts.source,
+                    "subject": facts.subject,
+                    "issuer": facts.issuer,
+                    "names": facts.names,
+                    "serial": facts.serial,
+                    "notBefore": show_time(facts.not_before),
+                    "notAfter": show_time(facts.not_after),
+                })
+            });
+            json!({ "certificates": facts.collect::<Vec<_>>() })
+        }
+    }
+}
+
+fn show_hosts(chain: &FilterChain) -> Vec<Value> {
+    chain.routes.virtual_hosts().into_iter().map(|host| show_host(host)).collect()
+}
+
+fn show_host(host: &VirtualHost) -> Value {
+    json!({
+        "name": host.name,
+        "requireTls": host.require_tls,
+        "rules": host.rules.iter().map(|rule| show_rule(rule)).collect::<Vec<_>>(),
+    })
+}
+
+fn show_rule(rule: &RouteRule) -> Value {
+    json!({
+        "name": rule.name,
+        "origin": rule.origin,
+        "path": rule.matches.path.to_string(),
+        "conditions": rule.matches.conditions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "action": show_action(&rule.action),
+    })
+}
+
+fn show_action(action: &Action) -> Value {
+    match action {
+        Action::Forward(forward) => show_forward(forward),
+        Action::Redirect(redirect) => json!({
+            "redirect": {
+                "code": redirect.code.as_u16(),
+                "scheme": redirect.scheme,
+                "authority": redirect.authority,
+                "port": redirect.port,
+                "path": redirect.path.as_ref().map(|path| format!("{path:?}")),
+            },
+        }),
+        Action::Respond(response) => {
+            json!({ "respond": { "status": response.status.as_u16(), "bytes": response.body.len() } })
+        }
+    }
+}
+
+fn show_forward(forward: &Forward) -> Value {
+    let destinations = forward.destinations.iter().map(|destination| {
+        let exists = matches!(destination.cluster, ClusterReference::Known(_));
+        json!({ "cluster": &**destination.cluster.name(), "weight": destination.weight, "exists": exists })
+    });
+    json!({
+        "forward": {
+            "destinations": destinations.collect::<Vec<_>>(),
+            "timeout": forward.timeout.map(show_duration),
+            "pathRewrite": forward.path_rewrite.as_ref().map(|path| format!("{path:?}")),
+            "authorityRewrite": forward.authority_rewrite.as_ref().map(|rewrite| rewrite.text()),
+        },
+    })
+}
+
+fn show_cluster(cluster: &Cluster) -> Value {
+    let tls = match &cluster.tls {
+        None => Value::Null,
+        Some(TlsClient::Ready { sni, .. }) => json!({ "sni": sni }),
+        Some(TlsClient::Unavailable { reason }) => json!({ "unavailable": reason }),
+    };
+    let endpoints = match &cluster.endpoints {
+        EndpointSource::Static(endpoints) => {
+            let shown = endpoints.iter().map(|e| json!({ "address": e.address.to_string(), "weight": e.weight }));
+            json!({ "static": shown.collect::<Vec<_>>() })
+        }
+        EndpointSource::Dns { names, logical } => {
+            let shown = names.iter().map(|name| json!({ "name": name.name, "port": name.port, "weight": name.weight }));
+            json!({ "dns": shown.collect::<Vec<_>>(), "logical": logical })
+        }
+    };
+    json!({
+        "name": &*cluster.name,
+        "service": cluster.service.host,
+        "namespace": cluster.service.namespace,
+        "protocol": format!("{:?}", cluster.protocol),
+        "balancing": format!("{:?}", cluster.balancing),
+        "endpoints": endpoints,
+        "tls": tls,
+        "connectTimeout": show_duration(cluster.connect_timeout),
+        "idleTimeout": cluster.idle_timeout.map(show_duration),
+        "maxRequestsPerConnection": cluster.max_requests_per_connection,
+    })
+}
+
+fn show_duration(duration: std::time::Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+fn show_time(seconds: i64) -> String {
+    chrono::DateTime::from_timestamp(seconds, 0).map(|time| time.to_rfc3339()).unwrap_or_default()
+}
