@@ -31,4 +31,4 @@ live: ## against what a real Istio did; needs ../shared/live, Go and PyYAML
 	bash tests/live/run
 
 fuzz: ## each fuzz target for a minute; needs cargo-fuzz and a nightly toolchain
-	bash tests/fuzz/run 60
+	bash fuzz/run 60

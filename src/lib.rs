@@ -25,6 +25,7 @@
 //! app       <- base telemetry resource snapshot source upstream proxy control admin
 //! cli       <- base resource snapshot source analysis compile explain control app demo
 //! bench     <- snapshot control
+//! fuzz      <- resource snapshot source analysis compile net
 //! ```
 //!
 //! # Homes of heavy libraries
@@ -70,6 +71,9 @@ mod compile;
 mod control;
 mod demo;
 mod explain;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod net;
 mod proxy;
 mod resource;

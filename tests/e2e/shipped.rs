@@ -86,6 +86,21 @@ fn every_key_of_the_annotated_settings_exists() {
 }
 
 #[test]
+fn the_dashboard_asks_for_metrics_that_exist() {
+    let dashboard = fs::read_to_string(root().join("deploy/grafana/limani.json")).unwrap();
+    let published = fs::read_to_string(root().join("src/telemetry/metrics.rs")).unwrap();
+    let asked = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let mut asked: Vec<_> = asked.filter(|word| word.starts_with("limani_") || word.starts_with("istio_")).collect();
+    asked.sort_unstable();
+    asked.dedup();
+    assert!(asked.len() > 10, "{asked:?}");
+    for name in asked {
+        let family = name.trim_end_matches("_bucket").trim_end_matches("_sum");
+        assert!(published.contains(&format!("\"{family}\"")), "{name} is not published");
+    }
+}
+
+#[test]
 fn the_readme_says_what_works() {
     let folder = shipped();
     let binary = Path::new(env!("CARGO_BIN_EXE_limani")).parent().expect("a folder of binaries");
