@@ -226,3 +226,101 @@ fn retire(snapshot: Arc<Snapshot>) {
         let _ = tokio::task::spawn_blocking(move || drop(snapshot)).await;
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::SocketAddr;
+    use std::path::Path;
+
+    use super::*;
+    use crate::telemetry::requests::SourceLabels;
+
+    const GATEWAY: &str = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: { name: web, namespace: default }
+spec:
+  selector: { istio: ingressgateway }
+  servers:
+  - { port: { number: 80, name: http, protocol: HTTP }, hosts: [\"*\"] }
+  - { port: { number: 81, name: other, protocol: HTTP }, hosts: [\"*\"] }
+";
+
+    /// Cannot bind one port; remembers what was committed.
+    #[derive(Clone, Default)]
+    struct Fake {
+        taken: Arc<std::sync::Mutex<Option<u16>>>,
+        committed: Arc<std::sync::Mutex<Vec<(u64, Vec<u16>)>>>,
+    }
+
+    fn ports(snapshot: &Snapshot) -> Vec<u16> {
+        snapshot.listeners.iter().map(|listener| listener.address.port()).collect()
+    }
+
+    impl Sockets for Fake {
+        type Prepared = ();
+
+        async fn prepare(&mut self, next: &Snapshot) -> ((), Vec<BindFailure>) {
+            let taken = *self.taken.lock().unwrap();
+            let wanted = next.listeners.iter().map(|listener| listener.address);
+            let failed = wanted.filter(|address: &SocketAddr| Some(address.port()) == taken);
+            ((), failed.map(|address| BindFailure { address, error: io::ErrorKind::AddrInUse.into() }).collect())
+        }
+
+        async fn commit(&mut self, (): (), snapshot: &Arc<Snapshot>) {
+            self.committed.lock().unwrap().push((snapshot.generation, ports(snapshot)));
+        }
+    }
+
+    fn pipeline(folder: &Path, sockets: Fake) -> (Pipeline<Fake>, Reloader) {
+        let path = folder.join("limani.toml");
+        std::fs::write(&path, "[source]\nmanifests = [\"m\"]\n").unwrap();
+        std::fs::create_dir(folder.join("m")).unwrap();
+        std::fs::write(folder.join("m/web.yaml"), GATEWAY).unwrap();
+        let store = Arc::new(Store::new(Arc::new(Snapshot::empty())));
+        let telemetry = Arc::new(Telemetry::new(SourceLabels::default()).unwrap());
+        let status = Status::starting(Arc::new(Settings::default()), SystemTime::now());
+        Pipeline::new(path, status, store, telemetry, sockets)
+    }
+
+    #[tokio::test]
+    async fn a_generation_is_a_configuration_and_faults_keep_what_is_in_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let fake = Fake::default();
+        let (mut pipeline, reloader) = pipeline(folder.path(), fake.clone());
+        let told = |outcome: Arc<Outcome>| (outcome.verdict, outcome.changed, outcome.generation);
+        assert_eq!(told(pipeline.run(Cause::Start).await), (Verdict::Success, true, 1));
+        assert_eq!(told(pipeline.run(Cause::Admin).await), (Verdict::Success, false, 1));
+
+        *fake.taken.lock().unwrap() = Some(81);
+        std::fs::write(folder.path().join("m/web.yaml"), format!("{GATEWAY}# more\n")).unwrap();
+        let outcome = pipeline.run(Cause::Admin).await;
+        assert_eq!(told(Arc::clone(&outcome)), (Verdict::Partial, true, 2));
+        assert!(outcome.findings.iter().any(|finding| finding.message.starts_with("0.0.0.0:81 cannot be bound")));
+        assert_eq!(told(pipeline.run(Cause::Admin).await), (Verdict::Partial, true, 3), "tried again");
+        *fake.taken.lock().unwrap() = None;
+        assert_eq!(told(pipeline.run(Cause::Admin).await), (Verdict::Success, true, 4));
+        assert_eq!(told(pipeline.run(Cause::Admin).await), (Verdict::Success, false, 4));
+
+        std::fs::write(folder.path().join("limani.toml"), "[source]\nmanifests = 5\n").unwrap();
+        assert_eq!(told(pipeline.run(Cause::Admin).await), (Verdict::Partial, false, 4));
+        let committed = fake.committed.lock().unwrap().clone();
+        assert_eq!(committed, [(1, vec![80, 81]), (2, vec![80]), (3, vec![80]), (4, vec![80, 81])]);
+        assert_eq!(reloader.status().generation, 4);
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_a_run_that_began_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipeline, reloader) = pipeline(folder.path(), Fake::default());
+        let serving = tokio::spawn(pipeline.serve());
+        reloader.request(Cause::File);
+        let (first, second) = tokio::join!(reloader.reload(Cause::Admin), reloader.reload(Cause::Signal));
+        let outcomes = [first.unwrap(), second.unwrap()];
+        assert_eq!(outcomes[0].generation, 1);
+        assert!(Arc::ptr_eq(&outcomes[0], &outcomes[1]), "requests that wait together share a run");
+        drop(reloader);
+        serving.await.unwrap();
+    }
+}

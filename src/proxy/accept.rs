@@ -209,5 +209,5 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// Hands a connection to HTTP.
 async fn http(link: Link, connection: Arc<Connection>, worker: Arc<Worker>, drain: Drain) {
-    drop((link, connection, worker, drain));
+    super::http::serve(link, connection, worker, drain).await;
 }
