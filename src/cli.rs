@@ -1,6 +1,7 @@
 //! What did the user type? Words in, exit code out; failures are one clear sentence on stderr.
 
 mod check;
+mod explain;
 mod files;
 mod remote;
 
@@ -30,6 +31,8 @@ enum Command {
     Run(Run),
     /// Is this configuration right? Exit code 0: yes; 1: warnings, with --strict; 2: errors.
     Check(check::Check),
+    /// Which listener, host, rule and destination would this request meet, and why not the others?
+    Explain(explain::Explain),
     /// What is in force in the running gateway, and how its last reload went.
     Status(remote::Show),
     /// The hosts and rules in force, in the order in which they are tried.
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
+        Command::Explain(explain) => explain.run(),
         Command::Status(show) => show.run(),
         Command::Routes(remote) => remote.print("routes"),
         Command::Certs(remote) => remote.print("certs"),

@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::{guard, index};
 use crate::control::lifecycle::Stage;
 use crate::control::status::Cause;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, dump};
 
 /// What the admin port can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +65,9 @@ pub(super) async fn admin(facts: Arc<Facts>, head: Parts) -> Answer {
     match page {
         Page::Index => Answer::html(index::page(&facts.reloader.status(), facts.lifecycle.stage())),
         Page::Status => status(&facts),
-        Page::ConfigDump => shown(&facts, |snapshot| json!(format!("{snapshot:?}"))).await,
-        Page::Routes => shown(&facts, |snapshot| json!(format!("{:?}", snapshot.listeners))).await,
-        Page::Certificates => shown(&facts, |_| json!([])).await,
+        Page::ConfigDump => shown(&facts, dump::dump).await,
+        Page::Routes => shown(&facts, dump::routes).await,
+        Page::Certificates => shown(&facts, dump::certificates).await,
         Page::Metrics => Answer::metrics(facts.telemetry.metrics.render()),
         Page::Ready => readiness(&facts),
         Page::ShowLogging => Answer::text(StatusCode::OK, facts.log_level.shown()),

@@ -1,0 +1,57 @@
+//! What would happen to a request? The rule that answers, and why the others do not.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Format;
+use super::check::count;
+use super::files::Files;
+use crate::explain::{self, Query};
+use crate::resource::finding::Severity;
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    method: String,
+    /// http://host[:port]/path or https://...; the port is the Gateway's, or the one that is bound.
+    url: String,
+    #[command(flatten)]
+    files: Files,
+    /// A request header; may be given several times.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// The client's address [default: 127.0.0.1].
+    #[arg(long, value_name = "IP")]
+    from: Option<IpAddr>,
+    /// The server name of TLS; empty for none [default: the URL's host].
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Explain {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let loaded = self.files.load()?;
+        let errors = count(&loaded.findings, Severity::Error);
+        if errors > 0 {
+            eprintln!("limani: {errors} errors in this configuration are not in force; `limani check` shows them");
+        }
+        let (method, url, headers, from, sni) = (self.method, self.url, self.headers, self.from, self.sni);
+        let query = Query { method, url, headers, from, sni };
+        let explanation = explain::explain(&loaded.snapshot, &query).map_err(anyhow::Error::msg)?;
+        match self.format {
+            Format::Text => print!("{explanation}"),
+            Format::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.is_empty() => Ok((name.trim().into(), value.trim().into())),
+        _ => Err("expected NAME: VALUE".into()),
+    }
+}
