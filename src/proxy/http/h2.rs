@@ -55,10 +55,10 @@ pub(super) async fn connection(link: Link, visit: Arc<Visit>) {
                 quiet.disturb();
                 let active = Active::new(&active);
                 let (visit, max_headers) = (Arc::clone(&visit), policy.max_headers);
-                let _ = task::spawn_request(async move {
+                drop(task::spawn_request(async move {
                     stream(&visit, request, respond, max_headers).await;
                     drop(active);
-                });
+                }));
             }
             () = &mut leave, if !leaving => {
                 leaving = true;

@@ -39,3 +39,6 @@ pub(crate) async fn serve(link: Link, connection: Arc<Connection>, worker: Arc<W
         ClientProtocol::Http2 => h2::connection(link, Arc::new(visit)).await,
     }
 }
+
+#[cfg(test)]
+mod tests;
