@@ -144,7 +144,8 @@ pub(super) fn harvest(value: &Value, origin: &Origin, default_namespace: &str, h
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     if api_version.is_empty() || kind.is_empty() {
         harvest.failed.push(None);
-        let finding = Finding::new(&codes::WRONG_TYPE, origin.locate(""), "`apiVersion` and `kind` have to be named");
+        let finding = Finding::new(&codes::UNKNOWN_KIND, origin.locate(""), "`apiVersion` and `kind` are not named")
+            .hint("the document is no manifest; it is ignored");
         return harvest.findings.push(finding);
     }
     let class = classify(api_version, kind);

@@ -416,7 +416,6 @@ mod tests {
                     codes::UNREADABLE.id,
                     codes::UNDEFINED_VARIABLE.id,
                     codes::UNKNOWN_FIELD.id,
-                    codes::UNKNOWN_KIND.id,
                 ]
                 .contains(&f.code)
             })

@@ -75,6 +75,38 @@ fn push_part<'a>(parts: &mut Vec<Part<'a>>, file: &'a str, begin: usize, end: us
 
 /// The value of one document; `Null` if it is empty.
 pub(crate) fn parse(text: &str) -> Result<Value, YamlError> {
+    leniently(text, parse_strictly)
+}
+
+/// Most brackets of one document that are moved.
+const MAX_MOVED: usize = 64;
+
+/// Moves a closing bracket to the right where it stands as far left as the key it belongs to. YAML 1.2 forbids that,
+/// but Kubernetes' parser takes it and many manifests have it. Lines keep their numbers.
+fn leniently<R>(text: &str, read: impl Fn(&str) -> Result<R, YamlError>) -> Result<R, YamlError> {
+    let mut result = read(text);
+    let mut moved = text.to_owned();
+    for _ in 0..MAX_MOVED {
+        let Err(error) = &result else { break };
+        let Some(index) = usize::try_from(error.line).ok().and_then(|line| line.checked_sub(1)) else { break };
+        let mut lines: Vec<&str> = moved.split('\n').collect();
+        let Some(line) = lines.get_mut(index) else { break };
+        let indented = line.starts_with(MARGIN);
+        if indented || !line.trim_start().starts_with([']', '}']) {
+            break;
+        }
+        let indented = format!("{MARGIN}{line}");
+        *line = &indented;
+        moved = lines.join("\n");
+        result = read(&moved);
+    }
+    result
+}
+
+/// Further right than the keys of real documents.
+const MARGIN: &str = "                                                                                ";
+
+fn parse_strictly(text: &str) -> Result<Value, YamlError> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -322,11 +354,12 @@ pub(crate) fn locate(origin: &Origin, path: &str) -> Location {
         (within, "") => within.to_owned(),
         (within, path) => format!("{within}.{path}"),
     };
-    match find(text, &segments(&whole)) {
-        Some((line, column)) => {
+    let path = segments(&whole);
+    match leniently(text, |text| find(text, &path)) {
+        Ok(Some((line, column))) => {
             Location { file: origin.file.to_string(), line: origin.line.saturating_add(line - 1), column }
         }
-        None => origin.start(),
+        _ => origin.start(),
     }
 }
 
@@ -373,12 +406,13 @@ struct Walked {
 }
 
 /// Line and column of the key, or of the list item, that the path names in the first document of `text`.
-fn find(text: &str, path: &[Segment]) -> Option<(u32, u32)> {
+fn find(text: &str, path: &[Segment]) -> Result<Option<(u32, u32)>, YamlError> {
     let mut best: Option<(u32, u32)> = None;
     let mut best_level = 0;
     let mut stack: Vec<Walked> = Vec::new();
     let mut parser: Parser<'_, StrInput<'_>> = Parser::new_from_str(text);
-    while let Some(Ok((event, span))) = parser.next_event() {
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event.map_err(|error| syntax_error(&error))?;
         let opens = match event {
             Event::MappingStart(..) => Some(true),
             Event::SequenceStart(..) => Some(false),
@@ -420,7 +454,7 @@ fn find(text: &str, path: &[Segment]) -> Option<(u32, u32)> {
             stack.push(Walked { level, mapping, key: None, index: 0 });
         }
     }
-    best
+    Ok(best)
 }
 
 fn improve(best: &mut Option<(u32, u32)>, best_level: &mut usize, level: usize, place: (u32, u32)) {
@@ -509,6 +543,12 @@ mod tests {
     }
 
     #[test]
+    fn brackets_may_stand_under_their_key() {
+        let text = "a:\n- b: [\n    1,\n  ]\n  c: {\n  }\n";
+        assert_eq!(parse(text).unwrap(), json!({"a": [{"b": [1], "c": {}}]}));
+    }
+
+    #[test]
     fn documents_are_cut_at_their_markers() {
         let text = "# only a comment\n---\na: 1\n--- # again\nb: |\n  x\n---\n\n...\nc: 3\n";
         let parts: Vec<_> = parts(text).iter().map(|p| (p.line, parse(p.text).unwrap())).collect();
@@ -518,7 +558,7 @@ mod tests {
     #[test]
     fn paths_lead_to_their_line() {
         let text = "---\nspec:\n  http:\n  - match:\n    - uri: {exact: /a}\n    - headers:\n        x.y: {}\n  - redirect_code: 3\n";
-        let line = |path: &str| find(text, &segments(path)).unwrap();
+        let line = |path: &str| find(text, &segments(path)).unwrap().unwrap();
         assert_eq!(line("spec.http[0].match[0].uri.exact"), (5, 13));
         assert_eq!(line("spec.http[0].match[1].headers[\"x.y\"]"), (7, 9));
         assert_eq!(line("spec.http[1].redirectCode"), (8, 5));
@@ -533,7 +573,7 @@ mod tests {
             for part in parts(&text) {
                 let _ = parse(part.text);
             }
-            find(&text, &segments(&path));
+            let _ = find(&text, &segments(&path));
         }
 
         #[test]
@@ -541,7 +581,7 @@ mod tests {
             for part in parts(&text) {
                 let _ = parse(part.text);
             }
-            find(&text, &segments("a[0].a"));
+            let _ = find(&text, &segments("a[0].a"));
         }
     }
 }
