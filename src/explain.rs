@@ -190,7 +190,12 @@ impl Asked {
 
     /// Headers as the proxy has them when it looks for a rule: its own are set, known ones joined.
     fn add_headers(&mut self, query: &Query) -> Result<(), String> {
-        let own = [("x-forwarded-for", self.from.to_string()), ("x-forwarded-proto", self.scheme.clone())];
+        let own = [
+            ("x-forwarded-for", self.from.to_string()),
+            ("x-forwarded-proto", self.scheme.clone()),
+            ("x-envoy-external-address", self.from.to_string()),
+            ("x-request-id", "00000000-0000-4000-8000-000000000000".to_owned()),
+        ];
         let own = own.map(|(name, value)| (name.to_owned(), value));
         for (name, value) in query.headers.iter().chain(&own) {
             if name.eq_ignore_ascii_case("host") || name == ":authority" {
@@ -201,7 +206,7 @@ impl Asked {
             let value = HeaderValue::from_str(value).map_err(|_| format!("`{value}` can be no header value"))?;
             let before = self.headers.get(&header).filter(|_| is_known_in_request(&header));
             match before.map(|before| [before.as_bytes(), b",", value.as_bytes()].concat()) {
-                _ if header == "x-forwarded-proto" => drop(self.headers.insert(header, value)),
+                _ if ["x-forwarded-proto", "x-envoy-external-address", "x-request-id"].contains(&header.as_str()) => drop(self.headers.insert(header, value)),
                 Some(joined) => {
                     let joined = HeaderValue::from_bytes(&joined).map_err(|error| error.to_string())?;
                     self.headers.insert(header, joined);

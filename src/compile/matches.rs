@@ -46,19 +46,18 @@ pub(super) fn conditions(memory: &mut Memory, entry: &HttpMatchRequest) -> Resul
         conditions.push(Condition::Authority(value(memory, Some(authority))?));
     }
     for (name, written) in &entry.headers {
-        let value = value(memory, written.as_ref())?;
+        let value = map_value(memory, written.as_ref())?;
         conditions.push(header(name, value, |name, value| Condition::Header { name, value }));
     }
     for (name, written) in &entry.without_headers {
-        let present = written.as_ref().is_some_and(|written| written.regex.as_deref() == Some("*"));
-        let value = if present { ValueMatch::Present } else { value(memory, written.as_ref())? };
+        let value = map_value(memory, written.as_ref())?;
         conditions.push(match pseudo(name, value.clone()) {
             Some(condition) => Condition::Not(Box::new(condition)),
             None => header(name, value, |name, value| Condition::WithoutHeader { name, value }),
         });
     }
     for (name, written) in &entry.query_params {
-        conditions.push(Condition::Query { name: name.as_str().into(), value: value(memory, written.as_ref())? });
+        conditions.push(Condition::Query { name: name.as_str().into(), value: map_value(memory, written.as_ref())? });
     }
     Ok(RequestMatch { path, conditions })
 }
@@ -81,6 +80,14 @@ fn value(memory: &mut Memory, written: Option<&StringMatch>) -> Result<ValueMatc
         (_, _, Some(regex)) => ValueMatch::Regex(pattern(memory, regex)?),
         _ => ValueMatch::Present,
     })
+}
+
+/// In maps the regex `*` means present.
+fn map_value(memory: &mut Memory, written: Option<&StringMatch>) -> Result<ValueMatch, String> {
+    match written {
+        Some(StringMatch { regex: Some(star), .. }) if star == "*" => Ok(ValueMatch::Present),
+        written => value(memory, written),
+    }
 }
 
 fn pattern(memory: &mut Memory, regex: &str) -> Result<Arc<crate::snapshot::pattern::Pattern>, String> {
