@@ -206,7 +206,9 @@ impl Asked {
             let value = HeaderValue::from_str(value).map_err(|_| format!("`{value}` can be no header value"))?;
             let before = self.headers.get(&header).filter(|_| is_known_in_request(&header));
             match before.map(|before| [before.as_bytes(), b",", value.as_bytes()].concat()) {
-                _ if ["x-forwarded-proto", "x-envoy-external-address", "x-request-id"].contains(&header.as_str()) => drop(self.headers.insert(header, value)),
+                _ if ["x-forwarded-proto", "x-envoy-external-address", "x-request-id"].contains(&header.as_str()) => {
+                    drop(self.headers.insert(header, value))
+                }
                 Some(joined) => {
                     let joined = HeaderValue::from_bytes(&joined).map_err(|error| error.to_string())?;
                     self.headers.insert(header, joined);

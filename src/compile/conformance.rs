@@ -36,7 +36,9 @@ fn routing_cases_of_istio() {
         _ if case["proxy"]["type"] != "gateway" => Result::Skipped,
         "gateway-listeners" => listeners(case),
         _ if case["request"]["protocol"] == "tcp" => Result::Skipped,
-        _ if case["expected"].get("requires").is_some() || case["request"].get("jwtClaims").is_some() => Result::Skipped,
+        _ if case["expected"].get("requires").is_some() || case["request"].get("jwtClaims").is_some() => {
+            Result::Skipped
+        }
         _ if case["manifests"].to_string().contains("internal.istio.io/gateway-service") => Result::Skipped,
         _ => request(case),
     });
@@ -154,8 +156,7 @@ fn compile_text(text: &str, mut settings: Settings) -> Snapshot {
     fs::write(&file, text).unwrap();
     settings.source.manifests = vec![file];
     let gathered = source::gather_manifests(settings, &mut source::Cache::default());
-    let (resources, _) =
-        analysis::analyze(&gathered.resources, &gathered.settings, &mut analysis::Memory::default());
+    let (resources, _) = analysis::analyze(&gathered.resources, &gathered.settings, &mut analysis::Memory::default());
     compile(&resources, &gathered.settings, 1, &mut Memory::default()).0
 }
 
@@ -218,7 +219,8 @@ fn judge(expected: &Value, explained: &Explanation) -> std::result::Result<(), S
             Ok(())
         }
         ("http", Outcome::Answered { status, location, .. }) => {
-            let location_differs = expected["location"].as_str().is_some_and(|wanted| location.as_deref() != Some(wanted));
+            let location_differs =
+                expected["location"].as_str().is_some_and(|wanted| location.as_deref() != Some(wanted));
             if expected["status"] != u64::from(*status) || location_differs { differs("answer") } else { Ok(()) }
         }
         ("virtual-host-selected", _) => {
@@ -277,7 +279,9 @@ fn live_query(sent: &Value) -> Option<Query> {
     for line in sent["headers"].as_array().into_iter().flatten() {
         let name = text(&line[0]).to_ascii_lowercase();
         *lines.entry(name.clone()).or_default() += 1;
-        if ["connection", "te", "upgrade", "transfer-encoding", "host"].contains(&name.as_str()) || name.starts_with("x-") && name.contains("envoy") {
+        if ["connection", "te", "upgrade", "transfer-encoding", "host"].contains(&name.as_str())
+            || name.starts_with("x-") && name.contains("envoy")
+        {
             return None;
         }
         headers.push((name, text(&line[1]).trim().to_owned()));
@@ -292,7 +296,8 @@ fn live_query(sent: &Value) -> Option<Query> {
 }
 
 fn live_agrees(expected: &Value, explained: &Explanation) -> bool {
-    let seen: Vec<&str> = expected["seen"].as_array().into_iter().flatten().filter_map(|one| one["at"].as_str()).collect();
+    let seen: Vec<&str> =
+        expected["seen"].as_array().into_iter().flatten().filter_map(|one| one["at"].as_str()).collect();
     let status = expected["status"].as_u64().unwrap_or_default();
     match (expected["outcome"].as_str().unwrap_or_default(), &explained.outcome) {
         ("refused", Outcome::Refused) => true,
@@ -300,9 +305,13 @@ fn live_agrees(expected: &Value, explained: &Explanation) -> bool {
         // The proxy's guard answers before any rule is asked.
         ("response", _) if status == 400 || status == 431 || status == 426 => true,
         ("response", Outcome::Forwarded(forwarding)) => match seen.as_slice() {
-            [] => status == 503 && forwarding.destinations.iter().any(|one| {
-                one.endpoints.is_empty() || one.endpoints.iter().all(|endpoint| endpoint.ends_with("(looked up)"))
-            }),
+            [] => {
+                status == 503
+                    && forwarding.destinations.iter().any(|one| {
+                        one.endpoints.is_empty()
+                            || one.endpoints.iter().all(|endpoint| endpoint.ends_with("(looked up)"))
+                    })
+            }
             seen => seen.iter().all(|at| {
                 forwarding.destinations.iter().any(|one| one.endpoints.iter().any(|endpoint| endpoint == at))
             }),
@@ -313,15 +322,5 @@ fn live_agrees(expected: &Value, explained: &Explanation) -> bool {
             u64::from(*answered) == status && seen.is_empty() && (wanted.is_none() || wanted == location.as_deref())
         }
         _ => false,
-    }
-}
-
-#[test]
-fn tmp_area() {
-    for area in ["upstream", "actions", "tls"] {
-        let Some(folder) = shared(&format!("live/cases/{area}")) else { return };
-        let pki = folder.join("../../pki/secrets.yaml");
-        println!("AREA {area}");
-        let _ = std::panic::catch_unwind(|| run(&folder, |_, case| live(case, &pki)));
     }
 }

@@ -62,7 +62,10 @@ fn try_build(work: &mut Work<'_>, settings: &ClientTls, entry_names: &[String]) 
         None => {
             let roots = match authorities {
                 _ if skip => Arc::new(RootCertStore::empty()),
-                Some(secret) => Arc::new(certificates::authorities(&secret.spec)?),
+                Some(secret) => {
+                    let read = certificates::authorities(&secret.spec);
+                    Arc::new(read.map_err(|reason| format!("Secret {}: {reason}", secret.key()))?)
+                }
                 None => work.memory.system_roots(),
             };
             let own = own.map(|secret| work.memory.certified_key(secret)).transpose()?;
@@ -96,7 +99,7 @@ fn authorities_secret<'a>(work: &Work<'a>, settings: &ClientTls) -> Result<Crede
     };
     match index.secret(&name) {
         Some(secret) => Ok(Some(secret)),
-        None => Err(format!("{name} does not exist in namespace {}", index.settings.gateway.namespace)),
+        None => Err(missing(work, &name)),
     }
 }
 
@@ -110,8 +113,14 @@ fn own_secret<'a>(work: &Work<'a>, settings: &ClientTls) -> Result<Credential<'a
         "" => format!("file:{}", settings.client_certificate),
         name => name.strip_prefix("kubernetes://").unwrap_or(name).to_owned(),
     };
-    let missing = || format!("{name} does not exist in namespace {}", work.index.settings.gateway.namespace);
-    work.index.secret(&name).map(Some).ok_or_else(missing)
+    work.index.secret(&name).map(Some).ok_or_else(|| missing(work, &name))
+}
+
+fn missing(work: &Work<'_>, name: &str) -> String {
+    match name.strip_prefix("file:") {
+        Some(path) => format!("the file {path} could not be read"),
+        None => format!("Secret {}/{name} does not exist", work.index.settings.gateway.namespace),
+    }
 }
 
 fn config(
