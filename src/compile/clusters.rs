@@ -96,7 +96,9 @@ fn select_endpoints(
     let found = endpoints::find(work, view, port);
     let selected = found.select(labels);
     let is_empty = matches!(&selected, EndpointSource::Static(none) if none.is_empty());
-    (!(is_empty && found.dns && !found.is_empty() && !labels.is_empty())).then_some(selected)
+    // Istio has no cluster for a subset that none of the looked-up names belongs to.
+    let is_void = is_empty && found.dns && !found.is_empty() && !labels.is_empty();
+    if is_void { None } else { Some(selected) }
 }
 
 fn finish(

@@ -133,7 +133,8 @@ fn listeners(case: &Value) -> Result {
         snapshot.listeners.iter().map(|one| format!("{}_{}", one.address.ip(), one.address.port())).collect();
     let mut wanted: Vec<_> =
         case["expected"]["listeners"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect();
-    (bound.sort(), wanted.sort());
+    bound.sort();
+    wanted.sort();
     if bound == wanted { Result::Passed } else { Result::Failed(format!("{bound:?}, not {wanted:?}")) }
 }
 

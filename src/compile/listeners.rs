@@ -44,7 +44,7 @@ fn listener<'a>(work: &mut Work<'a>, address: SocketAddr, servers: Vec<BoundServ
             }
         }
     }
-    names.suffixes.sort_by(|a, b| b.0.len().cmp(&a.0.len()));
+    names.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
     Listener { address, proxy_protocol: work.index.settings.listen.proxy_protocol, plaintext, tls: names }
 }
 

@@ -73,3 +73,6 @@ fn policy(settings: &Settings) -> ProxyPolicy {
         max_concurrent_streams: http.max_concurrent_streams,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! What does the compiler make of small configurations, and what does it say about broken ones?
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Memory, compile};
+use crate::resource::ResourceSet;
+use crate::resource::core::Secret;
+use crate::resource::finding::Finding;
+use crate::resource::meta::{Meta, Object, Origin};
+use crate::resource::settings::Settings;
+use crate::snapshot::Snapshot;
+use crate::snapshot::cluster::EndpointSource;
+use crate::snapshot::tls::TlsServer;
+
+fn object<T: DeserializeOwned>(name: &str, spec: Value) -> Arc<Object<T>> {
+    let meta = Meta { name: name.into(), namespace: "istio-system".into(), ..Meta::default() };
+    Arc::new(Object { meta, spec: serde_json::from_value(spec).unwrap(), origin: Origin::default() })
+}
+
+fn secret(name: &str, data: &[(&str, &str)]) -> Arc<Object<Secret>> {
+    let meta = Meta { name: name.into(), namespace: "istio-system".into(), ..Meta::default() };
+    let data = data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
+    Arc::new(Object { meta, spec: Secret { kind: String::new(), data }, origin: Origin::default() })
+}
+
+fn https(credential: &str, hosts: &[&str]) -> Value {
+    json!({
+        "port": { "number": 443, "name": format!("https-{credential}"), "protocol": "HTTPS" },
+        "hosts": hosts,
+        "tls": { "mode": "SIMPLE", "credentialName": credential },
+    })
+}
+
+fn certificate(name: &str, expired: bool) -> (String, String) {
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    if expired {
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    }
+    let key = rcgen::KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+fn compiled(resources: &ResourceSet, memory: &mut Memory) -> (Snapshot, Vec<Finding>) {
+    compile(resources, &Settings::default(), 1, memory)
+}
+
+#[test]
+fn a_bad_certificate_closes_its_own_server_alone() {
+    let (good, key) = certificate("good.test", false);
+    let (old, old_key) = certificate("old.test", true);
+    let mut resources = ResourceSet::default();
+    let servers = ["good", "old", "mixed", "empty", "missing"].map(|name| https(name, &[&format!("{name}.test")]));
+    resources.gateways.push(object("gw", json!({ "servers": servers })));
+    resources.secrets = vec![
+        secret("good", &[("tls.crt", &good), ("tls.key", &key)]),
+        secret("old", &[("cert", &old), ("key", &old_key)]),
+        secret("mixed", &[("tls.crt", &good), ("tls.key", &old_key)]),
+        secret("empty", &[("tls.crt", &good), ("tls.key", "")]),
+    ];
+    let mut memory = Memory::default();
+    let (snapshot, findings) = compiled(&resources, &mut memory);
+    let chain = |snapshot: &Snapshot, name: &str| snapshot.listeners[0].tls.find(Some(name)).cloned().unwrap();
+    for (name, ready) in [("good", true), ("old", true), ("mixed", false), ("empty", false), ("missing", false)] {
+        let chain = chain(&snapshot, &format!("{name}.test"));
+        assert_eq!(matches!(chain.tls, Some(TlsServer::Ready { .. })), ready, "{name}");
+    }
+    let mut codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, ["IST0161", "IST0161", "IST0161", "LIM0033"]);
+    assert!(findings.iter().any(|finding| finding.message.contains("does not belong to the first certificate")));
+    assert!(findings.iter().all(|finding| !finding.message.contains("PRIVATE")));
+
+    // A reload that does not touch a server's TLS keeps its configuration, with its tickets.
+    let (again, _) = compiled(&resources, &mut memory);
+    let config = |snapshot: &Snapshot| match &chain(snapshot, "good.test").tls {
+        Some(TlsServer::Ready { config, .. }) => config.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(Arc::ptr_eq(&config(&snapshot), &config(&again)));
+    assert!(config(&snapshot).alpn_protocols == [b"h2".to_vec(), b"http/1.1".to_vec()]);
+}
+
+#[test]
+fn a_spoiled_rule_leaves_the_others() {
+    let mut resources = ResourceSet::default();
+    let server = json!({ "port": { "number": 80, "name": "http", "protocol": "HTTP" }, "hosts": ["*"] });
+    resources.gateways.push(object("gw", json!({ "servers": [server] })));
+    let to = json!([{ "destination": { "host": "web" } }]);
+    let rules = json!([
+        { "match": [{ "uri": { "regex": "(" } }], "route": to },
+        { "match": [{ "uri": { "prefix": "/a" } }], "redirect": { "uri": "/b", "redirectCode": 304 } },
+        { "match": [{ "uri": { "prefix": "/h" } }], "route": to, "headers": { "request": { "set": { "x": "%NOPE%" } } } },
+        { "route": to },
+    ]);
+    resources.virtual_services.push(object("vs", json!({ "hosts": ["*"], "gateways": ["gw"], "http": rules })));
+    let (snapshot, findings) = compiled(&resources, &mut Memory::default());
+    let chain = snapshot.listeners[0].plaintext.clone().unwrap();
+    let origins: Vec<_> = chain.routes.find("x").unwrap().rules.iter().map(|rule| rule.origin.to_string()).collect();
+    assert_eq!(origins, ["VirtualService istio-system/vs http[3]"]);
+    assert_eq!(findings.iter().filter(|finding| finding.code == "LIM0030").count(), 3, "{findings:?}");
+}
+
+#[test]
+fn a_service_without_endpoints_is_looked_up_unless_the_settings_name_it() {
+    let mut resources = ResourceSet::default();
+    let server = json!({ "port": { "number": 80, "name": "http", "protocol": "HTTP" }, "hosts": ["*"] });
+    resources.gateways.push(object("gw", json!({ "servers": [server] })));
+    resources.services.push(object("web", json!({ "ports": [{ "name": "grpc", "port": 9080 }] })));
+    let rules = json!([{ "route": [{ "destination": { "host": "web" } }] }]);
+    resources.virtual_services.push(object("vs", json!({ "hosts": ["*"], "gateways": ["gw"], "http": rules })));
+    let name = "outbound|9080||web.istio-system.svc.cluster.local";
+    let mut settings = Settings::default();
+    let (snapshot, _) = compile(&resources, &settings, 1, &mut Memory::default());
+    let EndpointSource::Dns { names, .. } = &snapshot.clusters[name].endpoints else { panic!("{snapshot:?}") };
+    assert_eq!((names[0].name.as_str(), names[0].port), ("web.istio-system.svc.cluster.local", 9080));
+
+    let fixed = crate::resource::settings::HostAddress {
+        address: [127, 0, 0, 1].into(),
+        port: Some(1234),
+        labels: Default::default(),
+    };
+    settings.hosts.insert("web.istio-system.svc.cluster.local".into(), vec![fixed]);
+    let (snapshot, _) = compile(&resources, &settings, 2, &mut Memory::default());
+    let EndpointSource::Static(endpoints) = &snapshot.clusters[name].endpoints else { panic!("{snapshot:?}") };
+    assert_eq!(endpoints[0].address.to_string(), "127.0.0.1:1234");
+}
+
+/// 2 000 VirtualServices with 10 000 rules, 2 000 of them regexes.
+pub(crate) fn many() -> ResourceSet {
+    let mut resources = ResourceSet::default();
+    let server = json!({ "port": { "number": 80, "name": "http", "protocol": "HTTP" }, "hosts": ["*"] });
+    resources.gateways.push(object("gw", json!({ "servers": [server] })));
+    for n in 0..2000 {
+        resources.services.push(object(&format!("web-{n}"), json!({ "ports": [{ "name": "http", "port": 80 }] })));
+        let to = json!([{ "destination": { "host": format!("web-{n}"), "port": { "number": 80 } } }]);
+        let rules: Vec<Value> = (0..4)
+            .map(|i| json!({ "match": [{ "uri": { "prefix": format!("/{n}/{i}/") } }], "route": to }))
+            .chain([json!({ "match": [{ "uri": { "regex": format!("/{n}/[a-z]+/x") } }], "route": to })])
+            .collect();
+        let spec = json!({ "hosts": [format!("h{n}.test")], "gateways": ["gw"], "http": rules });
+        resources.virtual_services.push(object(&format!("vs-{n}"), spec));
+    }
+    resources
+}
+
+#[test]
+fn ten_thousand_rules_compile_from_memory() {
+    let resources = many();
+    let mut memory = Memory::default();
+    let (first, findings) = compiled(&resources, &mut memory);
+    assert!(findings.is_empty(), "{findings:?}");
+    let start = Instant::now();
+    let (second, _) = compiled(&resources, &mut memory);
+    println!("10 000 rules with warm memory: {:?}", start.elapsed());
+    assert_eq!((first.clusters.len(), second.clusters.len()), (2000, 2000));
+}
