@@ -2,23 +2,130 @@
 
 #[cfg(test)]
 mod conformance;
+mod not_in_force;
 mod reachability;
+mod references;
 mod validate;
 
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use self::validate::Validate;
 use crate::resource::ResourceSet;
+use crate::resource::codes;
 use crate::resource::finding::Finding;
+use crate::resource::meta::Object;
 use crate::resource::settings::Settings;
 
 /// What analysis keeps between generations: the verdicts on unchanged objects.
 #[derive(Default)]
-pub(crate) struct Memory {}
+pub(crate) struct Memory {
+    /// By the address of the object, which the verdict keeps alive.
+    verdicts: HashMap<usize, Verdict>,
+}
+
+/// What is to say about one object alone.
+struct Verdict {
+    _object: Arc<dyn Any + Send + Sync>,
+    refused: bool,
+    findings: Vec<Finding>,
+}
 
 /// The objects that may be compiled, and everything there is to say about the whole. An object that breaks a rule of
 /// its kind is left out.
 pub(crate) fn analyze(
     resources: &ResourceSet,
-    _settings: &Settings,
-    _memory: &mut Memory,
+    settings: &Settings,
+    memory: &mut Memory,
 ) -> (ResourceSet, Vec<Finding>) {
-    (resources.clone(), Vec::new())
+    let mut desk = Desk { earlier: std::mem::take(&mut memory.verdicts), now: memory, findings: Vec::new() };
+    let accepted = ResourceSet {
+        gateways: desk.judge_all(&resources.gateways, not_in_force::of_gateway),
+        virtual_services: desk.judge_all(&resources.virtual_services, |object| {
+            let mut findings = reachability::analyze(object);
+            findings.extend(not_in_force::of_virtual_service(object));
+            findings
+        }),
+        destination_rules: desk.judge_all(&resources.destination_rules, not_in_force::of_destination_rule),
+        service_entries: desk.judge_all(&resources.service_entries, not_in_force::of_service_entry),
+        workload_entries: desk.judge_all(&resources.workload_entries, |_| Vec::new()),
+        ..resources.clone()
+    };
+    let mut findings = desk.findings;
+    findings.extend(references::analyze(&accepted, settings));
+    (accepted, findings)
+}
+
+/// Judges objects one by one; those that were judged before are not judged again.
+struct Desk<'a> {
+    earlier: HashMap<usize, Verdict>,
+    now: &'a mut Memory,
+    findings: Vec<Finding>,
+}
+
+impl Desk<'_> {
+    fn judge_all<T: Validate + Send + Sync + 'static>(
+        &mut self,
+        objects: &[Arc<Object<T>>],
+        more: impl Fn(&Object<T>) -> Vec<Finding>,
+    ) -> Vec<Arc<Object<T>>> {
+        let mut accepted = Vec::with_capacity(objects.len());
+        for object in objects {
+            let address = Arc::as_ptr(object).addr();
+            let verdict = self.earlier.remove(&address).unwrap_or_else(|| judge(object, &more));
+            self.findings.extend(verdict.findings.iter().cloned());
+            if !verdict.refused {
+                accepted.push(object.clone());
+            }
+            self.now.verdicts.insert(address, verdict);
+        }
+        accepted
+    }
+}
+
+fn judge<T: Validate + Send + Sync + 'static>(
+    object: &Arc<Object<T>>,
+    more: impl Fn(&Object<T>) -> Vec<Finding>,
+) -> Verdict {
+    let faults = T::validate(object);
+    let refused = !faults.errors.is_empty();
+    let mut findings: Vec<Finding> = Vec::new();
+    findings.extend(
+        faults
+            .errors
+            .iter()
+            .map(|fault| object.finding(&codes::SCHEMA, &fault.path, format!("{}: {}", fault.path, fault.message))),
+    );
+    findings.extend(faults.warnings.iter().map(|fault| {
+        object.finding(&codes::SCHEMA_WARNING, &fault.path, format!("{}: {}", fault.path, fault.message))
+    }));
+    if !refused {
+        findings.extend(more(object));
+    }
+    Verdict { _object: object.clone(), refused, findings }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::meta::{Meta, Origin};
+    use crate::resource::networking::Gateway;
+
+    #[test]
+    fn a_bad_object_is_left_out_and_an_unchanged_one_is_judged_once() {
+        let meta = Meta { name: "gw".into(), namespace: "default".into(), ..Meta::default() };
+        let object = Arc::new(Object { meta, spec: Gateway::default(), origin: Origin::default() });
+        let resources = ResourceSet { gateways: vec![object.clone()], ..ResourceSet::default() };
+        let mut memory = Memory::default();
+        for _ in 0..2 {
+            let (accepted, findings) = analyze(&resources, &Settings::default(), &mut memory);
+            assert!(accepted.gateways.is_empty());
+            let text: Vec<_> = findings.iter().map(ToString::to_string).collect();
+            assert_eq!(text, ["error [IST0106] Gateway default/gw: spec.servers: a Gateway needs at least one server"]);
+        }
+        assert_eq!(memory.verdicts.len(), 1);
+        analyze(&ResourceSet::default(), &Settings::default(), &mut memory);
+        assert!(memory.verdicts.is_empty());
+    }
 }

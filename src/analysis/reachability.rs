@@ -79,6 +79,10 @@ const MAX_PREFIXES: usize = 64;
 
 /// The conditions of a match as text; an absent method counts as GET, as in Istio.
 fn conditions(entry: &HttpMatchRequest, with_uri: bool) -> String {
+    let by_uri_alone = HttpMatchRequest { uri: entry.uri.clone(), ..HttpMatchRequest::default() };
+    if *entry == by_uri_alone {
+        return if with_uri { format!("{:?}", entry.uri) } else { String::new() };
+    }
     let mut entry = HttpMatchRequest { name: String::new(), stat_prefix: String::new(), ..entry.clone() };
     if !with_uri {
         entry.uri = None;
@@ -86,7 +90,7 @@ fn conditions(entry: &HttpMatchRequest, with_uri: bool) -> String {
             entry.method = None;
         }
     }
-    format!("{entry:?}")
+    if entry == HttpMatchRequest::default() { String::new() } else { format!("{entry:?}") }
 }
 
 #[cfg(test)]

@@ -30,13 +30,10 @@ codes! {
     REFERENCE_MISSING = "IST0101" Error "a gateway, host, subset or secret that is named does not exist";
     SCHEMA = "IST0106" Error "the object breaks a rule of its kind and is not in force";
     SERVICE_PORT_NEEDED = "IST0112" Error "the destination has several ports and the route names none";
-    NO_SERVER_VERIFICATION = "IST0128" Warning "TLS to the destination does not verify the server: no CA is named";
     UNREACHABLE_RULE = "IST0130" Warning "a rule can never be reached";
     INEFFECTIVE_MATCH = "IST0131" Info "a match repeats an earlier one of the same object";
     HOST_NOT_IN_GATEWAY = "IST0132" Warning "no server of the gateway serves the VirtualService's host";
     SCHEMA_WARNING = "IST0133" Warning "the object is accepted, with a warning of Istio's validation";
-    DUPLICATE_CERTIFICATE = "IST0138" Warning "two gateways use one certificate";
-    CONFLICTING_GATEWAYS = "IST0145" Error "two gateways claim the same host on one port";
     GATEWAY_CREDENTIAL = "IST0161" Error "the secret of a server has no usable certificate and key";
     UNKNOWN_RULE_HOST = "IST0174" Warning "a DestinationRule is for a host that does not exist";
 

@@ -2,6 +2,7 @@
 //!
 //! Values are read as Kubernetes reads them: YAML 1.1 words and numbers, merge keys, JSON as a subset.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
@@ -85,19 +86,18 @@ const MAX_MOVED: usize = 64;
 /// but Kubernetes' parser takes it and many manifests have it. Lines keep their numbers.
 fn leniently<R>(text: &str, read: impl Fn(&str) -> Result<R, YamlError>) -> Result<R, YamlError> {
     let mut result = read(text);
-    let mut moved = text.to_owned();
+    let mut moved = Cow::Borrowed(text);
     for _ in 0..MAX_MOVED {
         let Err(error) = &result else { break };
         let Some(index) = usize::try_from(error.line).ok().and_then(|line| line.checked_sub(1)) else { break };
         let mut lines: Vec<&str> = moved.split('\n').collect();
         let Some(line) = lines.get_mut(index) else { break };
-        let indented = line.starts_with(MARGIN);
-        if indented || !line.trim_start().starts_with([']', '}']) {
+        if line.starts_with(MARGIN) || !line.trim_start().starts_with([']', '}']) {
             break;
         }
         let indented = format!("{MARGIN}{line}");
         *line = &indented;
-        moved = lines.join("\n");
+        moved = Cow::Owned(lines.join("\n"));
         result = read(&moved);
     }
     result

@@ -11,7 +11,7 @@ mod service_entry;
 mod traffic;
 mod virtual_service;
 
-pub(crate) use self::faults::{Fault, Faults};
+pub(crate) use self::faults::Faults;
 
 use crate::resource::meta::{Kind, Object};
 use crate::resource::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};

@@ -1,0 +1,210 @@
+//! Which fields did the user write that do nothing yet? Each is told once for an object, at its first place.
+//!
+//! Servers whose TLS mode or protocol is not in force are told by `compile`, which closes them.
+
+use crate::resource::codes;
+use crate::resource::finding::Finding;
+use crate::resource::meta::{Kind, Object};
+use crate::resource::networking::{
+    ClientTls, ClientTlsMode, ConnectionPoolSettings, DestinationRule, Gateway, HttpMatchRequest, HttpRoute,
+    LoadBalancerSettings, OutlierDetection, Resolution, ServiceEntry, SimpleLb, TrafficPolicy, VirtualService,
+};
+
+/// The fields of one object that do nothing, with the first place of each.
+#[derive(Debug, Default)]
+pub(super) struct Unused {
+    fields: Vec<Field>,
+}
+
+#[derive(Debug)]
+struct Field {
+    name: &'static str,
+    first: String,
+    more: usize,
+}
+
+impl Unused {
+    /// Notes a field unless it is absent; `place` is written out for the first one only.
+    fn note(&mut self, used: bool, name: &'static str, place: impl FnOnce() -> String) {
+        if !used {
+            return;
+        }
+        match self.fields.iter_mut().find(|field| field.name == name) {
+            Some(field) => field.more += 1,
+            None => self.fields.push(Field { name, first: place(), more: 0 }),
+        }
+    }
+
+    fn findings<T: Kind>(self, object: &Object<T>) -> Vec<Finding> {
+        let finding = |field: Field| {
+            let more = match field.more {
+                0 => String::new(),
+                1 => " (here and at one more place)".to_owned(),
+                more => format!(" (here and at {more} more places)"),
+            };
+            let message = format!("{} is not in force yet{more}", field.name);
+            object.finding(&codes::FIELD_NOT_IN_FORCE, &field.first, message)
+        };
+        self.fields.into_iter().map(finding).collect()
+    }
+}
+
+/// Fields of a Gateway.
+pub(super) fn of_gateway(object: &Object<Gateway>) -> Vec<Finding> {
+    let mut unused = Unused::default();
+    for (index, server) in object.spec.servers.iter().enumerate() {
+        let place = |field: &str| format!("spec.servers[{index}].{field}");
+        unused.note(!server.default_endpoint.is_empty(), "defaultEndpoint", || place("defaultEndpoint"));
+        unused.note(server.bind.starts_with("unix://"), "a unix socket as bind", || place("bind"));
+        let Some(tls) = &server.tls else { continue };
+        unused.note(!tls.ecdh_curves.is_empty(), "ecdhCurves", || place("tls.ecdhCurves"));
+    }
+    unused.findings(object)
+}
+
+/// Fields of a VirtualService.
+pub(super) fn of_virtual_service(object: &Object<VirtualService>) -> Vec<Finding> {
+    let mut unused = Unused::default();
+    unused.note(!object.spec.tls.is_empty(), "tls routes", || "spec.tls".into());
+    unused.note(!object.spec.tcp.is_empty(), "tcp routes", || "spec.tcp".into());
+    for (index, route) in object.spec.http.iter().enumerate() {
+        note_route(route, index, &mut unused);
+    }
+    unused.findings(object)
+}
+
+fn note_route(route: &HttpRoute, index: usize, unused: &mut Unused) {
+    let place = |field: &str| format!("spec.http[{index}].{field}");
+    unused.note(route.fault.is_some(), "fault", || place("fault"));
+    unused.note(route.mirror.is_some(), "mirror", || place("mirror"));
+    unused.note(!route.mirrors.is_empty(), "mirrors", || place("mirrors"));
+    unused.note(route.cors_policy.is_some(), "corsPolicy", || place("corsPolicy"));
+    // Nothing is retried, which is what `attempts: 0` asks for.
+    let retries = route.retries.as_ref().is_some_and(|retries| retries.attempts != 0);
+    unused.note(retries, "retries", || place("retries"));
+    for (entry, position) in route.matches.iter().zip(0usize..) {
+        unused.note(has_claim(entry), "matching JWT claims", || place(&format!("match[{position}].headers")));
+        unused.note(!entry.stat_prefix.is_empty(), "statPrefix", || place(&format!("match[{position}].statPrefix")));
+    }
+}
+
+fn has_claim(entry: &HttpMatchRequest) -> bool {
+    entry.headers.keys().chain(entry.without_headers.keys()).any(|name| name.starts_with("@request.auth.claims"))
+}
+
+/// Fields of a DestinationRule.
+pub(super) fn of_destination_rule(object: &Object<DestinationRule>) -> Vec<Finding> {
+    let mut unused = Unused::default();
+    if let Some(policy) = &object.spec.traffic_policy {
+        note_policy(policy, "spec.trafficPolicy", &mut unused);
+    }
+    for (index, subset) in object.spec.subsets.iter().enumerate() {
+        if let Some(policy) = &subset.traffic_policy {
+            note_policy(policy, &format!("spec.subsets[{index}].trafficPolicy"), &mut unused);
+        }
+    }
+    unused.findings(object)
+}
+
+fn note_policy(policy: &TrafficPolicy, path: &str, unused: &mut Unused) {
+    unused.note(policy.tunnel.is_some(), "tunnel", || format!("{path}.tunnel"));
+    unused.note(policy.proxy_protocol.is_some(), "proxyProtocol", || format!("{path}.proxyProtocol"));
+    unused.note(policy.retry_budget.is_some(), "retryBudget", || format!("{path}.retryBudget"));
+    note_blocks(
+        policy.load_balancer.as_ref(),
+        policy.connection_pool.as_ref(),
+        policy.outlier_detection.as_ref(),
+        policy.tls.as_ref(),
+        path,
+        unused,
+    );
+    for (index, port) in policy.port_level_settings.iter().enumerate() {
+        note_blocks(
+            port.load_balancer.as_ref(),
+            port.connection_pool.as_ref(),
+            port.outlier_detection.as_ref(),
+            port.tls.as_ref(),
+            &format!("{path}.portLevelSettings[{index}]"),
+            unused,
+        );
+    }
+}
+
+fn note_blocks(
+    balancer: Option<&LoadBalancerSettings>,
+    pool: Option<&ConnectionPoolSettings>,
+    outlier: Option<&OutlierDetection>,
+    tls: Option<&ClientTls>,
+    path: &str,
+    unused: &mut Unused,
+) {
+    unused.note(outlier.is_some(), "outlierDetection", || format!("{path}.outlierDetection"));
+    if let Some(balancer) = balancer {
+        let place = |field: &str| format!("{path}.loadBalancer.{field}");
+        unused.note(balancer.consistent_hash.is_some(), "consistentHash", || place("consistentHash"));
+        unused.note(balancer.locality_lb_setting.is_some(), "localityLbSetting", || place("localityLbSetting"));
+        unused.note(balancer.zone_aware_lb_setting.is_some(), "zoneAwareLbSetting", || place("zoneAwareLbSetting"));
+        unused.note(balancer.warmup.is_some(), "warmup", || place("warmup"));
+        unused.note(balancer.warmup_duration_secs.is_some(), "warmupDurationSecs", || place("warmupDurationSecs"));
+        let passthrough = balancer.simple == Some(SimpleLb::Passthrough);
+        unused.note(passthrough, "the load balancer PASSTHROUGH", || place("simple"));
+    }
+    if let Some(pool) = pool {
+        note_pool(pool, path, unused);
+    }
+    if let Some(tls) = tls {
+        let mutual = tls.mode == ClientTlsMode::IstioMutual;
+        unused.note(mutual, "the TLS mode ISTIO_MUTUAL", || format!("{path}.tls.mode"));
+        unused.note(!tls.ca_crl.is_empty(), "caCrl", || format!("{path}.tls.caCrl"));
+    }
+}
+
+fn note_pool(pool: &ConnectionPoolSettings, path: &str, unused: &mut Unused) {
+    if let Some(tcp) = &pool.tcp {
+        let place = |field: &str| format!("{path}.connectionPool.tcp.{field}");
+        unused.note(tcp.max_connections != 0, "maxConnections", || place("maxConnections"));
+        unused.note(tcp.tcp_keepalive.is_some(), "tcpKeepalive", || place("tcpKeepalive"));
+        unused.note(tcp.max_connection_duration.is_some(), "maxConnectionDuration", || place("maxConnectionDuration"));
+    }
+    if let Some(http) = &pool.http {
+        let place = |field: &str| format!("{path}.connectionPool.http.{field}");
+        let pending = http.http1_max_pending_requests != 0;
+        unused.note(pending, "http1MaxPendingRequests", || place("http1MaxPendingRequests"));
+        unused.note(http.http2_max_requests != 0, "http2MaxRequests", || place("http2MaxRequests"));
+        unused.note(http.max_retries != 0, "maxRetries", || place("maxRetries"));
+        unused.note(http.max_concurrent_streams != 0, "maxConcurrentStreams", || place("maxConcurrentStreams"));
+        unused.note(http.http2_keep_alive.is_some(), "http2KeepAlive", || place("http2KeepAlive"));
+    }
+}
+
+/// Fields of a ServiceEntry.
+pub(super) fn of_service_entry(object: &Object<ServiceEntry>) -> Vec<Finding> {
+    let mut unused = Unused::default();
+    let path = || "spec.resolution".to_owned();
+    unused.note(object.spec.resolution == Resolution::None, "the resolution NONE", path);
+    unused.note(object.spec.resolution == Resolution::DynamicDns, "the resolution DYNAMIC_DNS", path);
+    let unix = object.spec.endpoints.iter().position(|endpoint| endpoint.address.starts_with("unix://"));
+    let index = unix.unwrap_or(0);
+    unused.note(unix.is_some(), "an endpoint with a unix socket", || format!("spec.endpoints[{index}].address"));
+    unused.findings(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::meta::{Meta, Origin};
+    use crate::source::decode::decode;
+
+    #[test]
+    fn defaults_are_no_findings_and_repetition_is_counted() {
+        let text = r#"{"http": [{"fault": {}, "retries": {"attempts": 0}}, {"fault": {}, "corsPolicy": {}}]}"#;
+        let spec = decode::<VirtualService>(&serde_json::from_str(text).unwrap(), "spec").unwrap().value;
+        let object = Object { meta: Meta::default(), spec, origin: Origin::default() };
+        let told: Vec<_> = of_virtual_service(&object).into_iter().map(|finding| finding.message).collect();
+        assert_eq!(told, ["fault is not in force yet (here and at one more place)", "corsPolicy is not in force yet"]);
+        let text = r#"{"trafficPolicy": {"tls": {"mode": "DISABLE"}, "connectionPool": {"http": {"maxRetries": 0}}}}"#;
+        let spec = decode::<DestinationRule>(&serde_json::from_str(text).unwrap(), "spec").unwrap().value;
+        let object = Object { meta: Meta::default(), spec, origin: Origin::default() };
+        assert_eq!(of_destination_rule(&object), []);
+    }
+}
