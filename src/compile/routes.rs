@@ -20,7 +20,10 @@ pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[BoundServer<
         let index = work.index;
         for object in index.bound_to(&gateway) {
             let served = for_namespace(server, &object.meta.namespace);
-            let own: Vec<&str> = object.spec.hosts.iter().map(String::as_str).collect();
+            // Istio completes short names of every VirtualService (`details` is a Service of its namespace).
+            let own: Vec<String> =
+                object.spec.hosts.iter().map(|name| index.qualify(name, &object.meta.namespace)).collect();
+            let own: Vec<&str> = own.iter().map(String::as_str).collect();
             let common = host::intersection(&served, &own);
             if common.is_empty() {
                 continue;
