@@ -9,7 +9,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 
 use crate::support::backend::Backend;
-use crate::support::gateway::{HTTP, Plan, TestGateway, until};
+use crate::support::gateway::{HTTP, Plan, until};
 use crate::support::grpc::{HealthService, health_client};
 use crate::support::manifests::{all_to, http_gateway, route, service, simple};
 use crate::support::websocket;

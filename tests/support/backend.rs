@@ -230,7 +230,14 @@ fn gated(gate: watch::Receiver<bool>) -> Body {
 }
 
 fn cut() -> Body {
-    let pieces = stream::iter([Ok(Frame::data(Bytes::from_static(b"only this"))), Err(std::io::Error::other("cut"))]);
+    let pieces = stream::unfold(0, |piece| async move {
+        if piece == 0 {
+            return Some((Ok(Frame::data(Bytes::from_static(b"only this"))), 1));
+        }
+        // While nothing is ready, what there is goes out.
+        tokio::task::yield_now().await;
+        Some((Err(std::io::Error::other("cut")), 2))
+    });
     StreamBody::new(pieces).boxed()
 }
 
