@@ -11,6 +11,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use self::references::Places;
 use self::validate::Validate;
 use crate::resource::ResourceSet;
 use crate::resource::codes;
@@ -23,6 +24,7 @@ use crate::resource::settings::Settings;
 pub(crate) struct Memory {
     /// By the address of the object, which the verdict keeps alive.
     verdicts: HashMap<usize, Verdict>,
+    places: Places,
 }
 
 /// What is to say about one object alone.
@@ -52,8 +54,9 @@ pub(crate) fn analyze(
         workload_entries: desk.judge_all(&resources.workload_entries, |_| Vec::new()),
         ..resources.clone()
     };
-    let mut findings = desk.findings;
-    findings.extend(references::analyze(&accepted, settings));
+    // What was judged earlier lives until the places of its lines are no longer asked for.
+    let (mut findings, _earlier) = (desk.findings, desk.earlier);
+    findings.extend(references::analyze(&accepted, settings, &mut memory.places));
     (accepted, findings)
 }
 

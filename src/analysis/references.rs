@@ -2,22 +2,42 @@
 //!
 //! Secrets and delegates are looked up by `compile`, which says why they cannot be used.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use crate::base::host;
 use crate::resource::ResourceSet;
-use crate::resource::codes;
-use crate::resource::finding::Finding;
-use crate::resource::meta::{Labels, Object};
+use crate::resource::codes::{self, Code};
+use crate::resource::finding::{Finding, Location};
+use crate::resource::meta::{Kind, Labels, Object};
 use crate::resource::networking::{Destination, DestinationRule, Gateway, VirtualService};
 use crate::resource::settings::Settings;
 
 /// Most findings of one object.
 const MAX_FINDINGS: usize = 20;
 
+/// Lines that were looked up the last time: a line is looked up by reading its document again, and what is missing
+/// usually is missing for many reloads.
+#[derive(Default)]
+pub(super) struct Places {
+    /// By the address of an object that lives on in the analysis' memory, and the path in it.
+    earlier: HashMap<(usize, String), Location>,
+    now: RefCell<HashMap<(usize, String), Location>>,
+}
+
+impl Places {
+    fn finding<T: Kind>(&self, object: &Object<T>, code: &Code, path: &str, message: String) -> Finding {
+        let key = (std::ptr::from_ref(object).addr(), path.to_owned());
+        let location = self.earlier.get(&key).cloned().unwrap_or_else(|| object.origin.locate(path));
+        self.now.borrow_mut().insert(key, location.clone());
+        Finding::new(code, location, message).about(object.title())
+    }
+}
+
 /// Everything that is named but does not exist.
-pub(super) fn analyze(resources: &ResourceSet, settings: &Settings) -> Vec<Finding> {
-    let known = Known::new(resources, settings);
+pub(super) fn analyze(resources: &ResourceSet, settings: &Settings, places: &mut Places) -> Vec<Finding> {
+    places.earlier = places.now.take();
+    let known = Known::new(resources, settings, places);
     let mut findings = Vec::new();
     for service in &resources.virtual_services {
         known.check_virtual_service(service, &mut findings);
@@ -31,6 +51,7 @@ pub(super) fn analyze(resources: &ResourceSet, settings: &Settings) -> Vec<Findi
 /// What exists, by name.
 struct Known<'a> {
     settings: &'a Settings,
+    places: &'a Places,
     /// Gateways by namespace and name.
     gateways: HashMap<(&'a str, &'a str), &'a Object<Gateway>>,
     /// Full host names with the number of their ports, where it is known.
@@ -43,9 +64,10 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn new(resources: &'a ResourceSet, settings: &'a Settings) -> Self {
+    fn new(resources: &'a ResourceSet, settings: &'a Settings, places: &'a Places) -> Self {
         let mut known = Known {
             settings,
+            places,
             gateways: resources.gateways.iter().map(|g| (name_of(g), g.as_ref())).collect(),
             hosts: settings.hosts.keys().map(|name| (name.clone(), None)).collect(),
             wildcards: Vec::new(),
@@ -117,7 +139,8 @@ impl<'a> Known<'a> {
 
     fn check_gateway(&self, service: &Object<VirtualService>, name: &str, path: &str, findings: &mut Vec<Finding>) {
         if name != "mesh" && self.gateway(service, name).is_none() {
-            let finding = service.finding(&codes::REFERENCE_MISSING, path, format!("there is no Gateway `{name}`"));
+            let finding =
+                self.places.finding(service, &codes::REFERENCE_MISSING, path, format!("there is no Gateway `{name}`"));
             findings.push(finding.hint("write namespace/name if it is in another namespace"));
         }
     }
@@ -144,7 +167,7 @@ impl<'a> Known<'a> {
         let name = self.full_name(&destination.host, &service.meta.namespace);
         if !self.has_host(&name) {
             let message = format!("there is no Service or ServiceEntry for the host `{name}`; requests to it get 503");
-            let finding = service.finding(&codes::REFERENCE_MISSING, &format!("{}.host", path()), message);
+            let finding = self.places.finding(service, &codes::REFERENCE_MISSING, &format!("{}.host", path()), message);
             return findings.push(finding.hint("add it to the manifests, or name its addresses in [hosts]"));
         }
         if !destination.subset.is_empty() && !self.has_subset(&name, &destination.subset) {
@@ -152,12 +175,17 @@ impl<'a> Known<'a> {
                 "no DestinationRule for `{name}` has a subset `{}`; requests to it get 503",
                 destination.subset
             );
-            findings.push(service.finding(&codes::REFERENCE_MISSING, &format!("{}.subset", path()), message));
+            findings.push(self.places.finding(
+                service,
+                &codes::REFERENCE_MISSING,
+                &format!("{}.subset", path()),
+                message,
+            ));
         }
         let several = self.hosts.get(&name).copied().flatten().is_some_and(|ports| ports > 1);
         if several && destination.port.is_none() && service.spec.gateways.iter().any(|name| name != "mesh") {
             let message = format!("`{name}` has several ports; without one here the port of the Gateway is used");
-            findings.push(service.finding(&codes::SERVICE_PORT_NEEDED, &path(), message));
+            findings.push(self.places.finding(service, &codes::SERVICE_PORT_NEEDED, &path(), message));
         }
     }
 
@@ -173,7 +201,7 @@ impl<'a> Known<'a> {
             if !ours.iter().any(|gateway| serves(gateway, &service.meta.namespace, &full)) {
                 let message = format!("no server of its gateways serves the host `{name}`");
                 let path = format!("spec.hosts[{index}]");
-                findings.push(service.finding(&codes::HOST_NOT_IN_GATEWAY, &path, message));
+                findings.push(self.places.finding(service, &codes::HOST_NOT_IN_GATEWAY, &path, message));
             }
         }
     }
@@ -192,7 +220,7 @@ impl<'a> Known<'a> {
         };
         if !meant {
             let message = format!("there is no Service or ServiceEntry for the host `{name}`");
-            findings.push(rule.finding(&codes::UNKNOWN_RULE_HOST, "spec.host", message));
+            findings.push(self.places.finding(rule, &codes::UNKNOWN_RULE_HOST, "spec.host", message));
         }
     }
 }
@@ -253,7 +281,10 @@ mod tests {
             ],
             ..ResourceSet::default()
         };
-        let codes: Vec<_> = analyze(&resources, &Settings::default()).iter().map(|finding| finding.code).collect();
+        let codes: Vec<_> = analyze(&resources, &Settings::default(), &mut Places::default())
+            .iter()
+            .map(|finding| finding.code)
+            .collect();
         assert_eq!(codes, ["IST0101", "IST0101", "IST0101", "IST0112", "IST0132", "IST0174"]);
     }
 }

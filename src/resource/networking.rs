@@ -656,12 +656,12 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0.0;
     while !rest.is_empty() {
-        let number = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
-        let value: f64 = rest[..number].parse().ok()?;
-        rest = &rest[number..];
-        let unit = rest.len() - rest.trim_start_matches(|c: char| !c.is_ascii_digit() && c != '.').len();
+        let of_number = |c: char| c.is_ascii_digit() || c == '.';
+        let (number, after) = rest.split_at_checked(rest.find(|c| !of_number(c))?)?;
+        let (unit, after) = after.split_at_checked(after.find(of_number).unwrap_or(after.len()))?;
+        let value: f64 = number.parse().ok()?;
         seconds += value
-            * match &rest[..unit] {
+            * match unit {
                 "ns" => 1e-9,
                 "us" | "µs" => 1e-6,
                 "ms" => 1e-3,
@@ -670,7 +670,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
                 "h" => 3600.0,
                 _ => return None,
             };
-        rest = &rest[unit..];
+        rest = after;
     }
     if text.is_empty() {
         return None;

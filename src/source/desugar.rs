@@ -171,7 +171,7 @@ impl<'a> Line<'a> {
             name: self.name.clone(),
             matches: self.matches(),
             timeout: self.route.timeout.filter(|timeout| !timeout.0.is_zero()),
-            headers: some_operations.then(|| Headers { request: Some(operations), response: None }),
+            headers: some_operations.then_some(Headers { request: Some(operations), response: None }),
             ..HttpRoute::default()
         };
         match &self.action {

@@ -333,13 +333,11 @@ fn number(text: &str) -> Option<Number> {
 }
 
 fn integer(digits: &str) -> Option<u128> {
-    let (radix, digits) = match digits.get(..2) {
-        Some("0x") => (16, &digits[2..]),
-        Some("0b") => (2, &digits[2..]),
-        Some("0o") => (8, &digits[2..]),
-        Some(_) if digits.starts_with('0') => (8, &digits[1..]),
-        _ => (10, digits),
-    };
+    let prefixed = [("0x", 16), ("0b", 2), ("0o", 8)]
+        .into_iter()
+        .find_map(|(prefix, radix)| Some((radix, digits.strip_prefix(prefix)?)));
+    let octal = || digits.strip_prefix('0').filter(|rest| !rest.is_empty()).map(|rest| (8, rest));
+    let (radix, digits) = prefixed.or_else(octal).unwrap_or((10, digits));
     let plain = digits.starts_with(|c: char| c.is_ascii_alphanumeric());
     if plain { u128::from_str_radix(digits, radix).ok() } else { None }
 }
@@ -386,11 +384,9 @@ pub(crate) fn segments(path: &str) -> Vec<Segment> {
         } else {
             let plain = rest.strip_prefix('.').unwrap_or(rest);
             let end = plain.find(['.', '[']).unwrap_or(plain.len());
-            if end == 0 {
-                break;
-            }
-            segments.push(Segment::Key(plain[..end].to_owned()));
-            rest = &plain[end..];
+            let Some((key, after)) = plain.split_at_checked(end).filter(|_| end > 0) else { break };
+            segments.push(Segment::Key(key.to_owned()));
+            rest = after;
         }
     }
     segments

@@ -134,7 +134,7 @@ pub(super) fn check_duration(duration: GoDuration) -> Result<(), String> {
     if duration.0 < Duration::from_millis(1) {
         return Err("a duration has to be at least 1ms".into());
     }
-    if duration.0.subsec_nanos() % 1_000_000 != 0 {
+    if !duration.0.subsec_nanos().is_multiple_of(1_000_000) {
         return Err("a duration has to be a whole number of milliseconds".into());
     }
     Ok(())
