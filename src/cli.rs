@@ -5,6 +5,7 @@ mod explain;
 mod files;
 mod remote;
 
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -103,11 +104,16 @@ pub fn main() -> ExitCode {
         Command::Drain(remote) => remote.drain(),
         Command::Demo(demo) => demo.run(),
         Command::Version => {
-            println!("limani {}", env!("CARGO_PKG_VERSION"));
+            say(&format!("limani {}\n", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)
         }
     };
     done.unwrap_or_else(|error| failed(&error, ExitCode::FAILURE))
+}
+
+/// Writes to stdout. A reader that has gone (`limani routes | head`) is no failure.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn failed(error: &anyhow::Error, code: ExitCode) -> ExitCode {

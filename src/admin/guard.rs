@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn only_local_names_and_our_own_page() {
-        let cases: &[(&[(&str, &str)], Result<(), Refusal>)] = &[
+        type Sent = &'static [(&'static str, &'static str)];
+        let cases: &[(Sent, Result<(), Refusal>)] = &[
             (&[("host", "127.0.0.1:15000")], Ok(())),
             (&[("host", "localhost")], Ok(())),
             (&[("host", "admin.localhost:15000")], Ok(())),

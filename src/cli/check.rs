@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::Format;
 use super::files::Files;
+use super::{Format, say};
 use crate::resource::finding::{Finding, Severity};
 
 #[derive(Debug, Args)]
@@ -26,12 +26,12 @@ impl Check {
         let (errors, warnings) = (count(&findings, Severity::Error), count(&findings, Severity::Warning));
         match self.format {
             Format::Text => {
-                findings.iter().for_each(|finding| println!("{finding}"));
-                println!("{}", verdict(errors, warnings, count(&findings, Severity::Info)));
+                let lines: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
+                say(&format!("{lines}{}\n", verdict(errors, warnings, count(&findings, Severity::Info))));
             }
             Format::Json => {
                 let report = json!({ "errors": errors, "warnings": warnings, "findings": findings });
-                println!("{report:#}");
+                say(&format!("{report:#}\n"));
             }
         }
         Ok(exit_code(errors, warnings, self.strict))

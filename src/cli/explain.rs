@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::Format;
 use super::check::count;
 use super::files::Files;
+use super::{Format, say};
 use crate::explain::{self, Query};
 use crate::resource::finding::Severity;
 
@@ -42,8 +42,8 @@ impl Explain {
         let query = Query { method, url, headers, from, sni };
         let explanation = explain::explain(&loaded.snapshot, &query).map_err(anyhow::Error::msg)?;
         match self.format {
-            Format::Text => print!("{explanation}"),
-            Format::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
+            Format::Text => say(&explanation.to_string()),
+            Format::Json => say(&(serde_json::to_string_pretty(&explanation)? + "\n")),
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use reqwest::blocking::{Client, Response};
 use serde_json::Value;
 
-use super::{Format, failed};
+use super::{Format, failed, say};
 use crate::resource::settings::Settings;
 use crate::source;
 
@@ -54,13 +54,13 @@ pub(super) struct Reload {
 impl Remote {
     /// Prints a page of the admin port as it is.
     pub(super) fn print(&self, page: &str) -> anyhow::Result<ExitCode> {
-        print!("{}", self.get(page)?);
+        say(&self.get(page)?);
         Ok(ExitCode::SUCCESS)
     }
 
     pub(super) fn drain(&self) -> anyhow::Result<ExitCode> {
         self.post("drain")?;
-        println!("readiness fails now, and connections are told to go");
+        say("readiness fails now, and connections are told to go\n");
         Ok(ExitCode::SUCCESS)
     }
 
@@ -121,8 +121,8 @@ impl Show {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let status = self.remote.get("status")?;
         match self.format {
-            Format::Json => print!("{status}"),
-            Format::Text => print!("{}", told(&serde_json::from_str(&status)?)),
+            Format::Json => say(&status),
+            Format::Text => say(&told(&serde_json::from_str(&status)?)),
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -137,9 +137,9 @@ impl Reload {
             Err(error) => return failed(&error, ExitCode::from(UNREACHABLE)),
         };
         match self.format {
-            Format::Json => print!("{text}"),
-            Format::Text if self.wait => print!("{}", told_reload(&outcome)),
-            Format::Text => println!("asked for; --wait tells how it went"),
+            Format::Json => say(&text),
+            Format::Text if self.wait => say(&told_reload(&outcome)),
+            Format::Text => say("asked for; --wait tells how it went\n"),
         }
         match outcome.get("verdict").and_then(Value::as_str) {
             Some("success" | "requested") => ExitCode::SUCCESS,

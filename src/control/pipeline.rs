@@ -247,11 +247,14 @@ spec:
   - { port: { number: 81, name: other, protocol: HTTP }, hosts: [\"*\"] }
 ";
 
+    /// A generation and its ports.
+    type Committed = (u64, Vec<u16>);
+
     /// Cannot bind one port; remembers what was committed.
     #[derive(Clone, Default)]
     struct Fake {
         taken: Arc<std::sync::Mutex<Option<u16>>>,
-        committed: Arc<std::sync::Mutex<Vec<(u64, Vec<u16>)>>>,
+        committed: Arc<std::sync::Mutex<Vec<Committed>>>,
     }
 
     fn ports(snapshot: &Snapshot) -> Vec<u16> {
