@@ -152,7 +152,7 @@ fn of_service(
     }
     let headless = service.spec.cluster_ip == "None";
     let number = if headless { port.target } else { port.number };
-    match work.index.settings.hosts.get(&*view.host) {
+    match work.index.fixed_addresses(&view.host) {
         Some(addresses) => of_hosts(addresses, namespace, port.target, &service.spec.selector, found),
         None => {
             let mut name = candidate(&view.host, number, &service.spec.selector, namespace, "");
@@ -193,7 +193,7 @@ fn of_entry(
         }
     } else if found.dns && entry.spec.endpoints.is_empty() && !is_wildcard(&view.host) {
         let labels = Labels::new();
-        match work.index.settings.hosts.get(&*view.host) {
+        match work.index.fixed_addresses(&view.host) {
             Some(addresses) => of_hosts(addresses, view.namespace, target, &labels, found),
             None => found.add(candidate(&view.host, target, &labels, view.namespace, "")),
         }
@@ -213,7 +213,7 @@ fn add_workload<T: Kind>(
 ) {
     let number = entry.ports.get(port.name).and_then(|number| u16::try_from(*number).ok()).unwrap_or(port.target);
     let is_address = entry.address.parse::<IpAddr>().is_ok();
-    let fixed = work.index.settings.hosts.get(&entry.address).filter(|_| !is_address);
+    let fixed = work.index.fixed_addresses(&entry.address).filter(|_| !is_address);
     if let Some(addresses) = fixed {
         return of_hosts(addresses, &object.meta.namespace, number, labels, found);
     }

@@ -11,7 +11,7 @@ use crate::resource::ResourceSet;
 use crate::resource::core::{EndpointSlice, Endpoints, Secret};
 use crate::resource::meta::{Labels, Object};
 use crate::resource::networking::{VirtualService, WorkloadEntry};
-use crate::resource::settings::Settings;
+use crate::resource::settings::{HostAddress, Settings};
 
 /// The objects of one generation by the names under which they are looked up.
 pub(super) struct Index<'a> {
@@ -81,14 +81,25 @@ impl<'a> Index<'a> {
                 }
             }
         }
-        for (host, addresses) in &self.settings.hosts {
+        let home = self.settings.gateway.default_namespace.as_str();
+        for (name, addresses) in &self.settings.hosts {
+            let host = self.qualify(name, home);
+            let is_service = host.ends_with(&format!(".svc.{domain}"));
+            let namespace = name.split('.').nth(1).filter(|_| is_service).unwrap_or(home);
             if !self.services.contains_key(host.as_str()) {
-                let namespace = host.split('.').nth(1).unwrap_or_default();
-                let is_service = host.ends_with(&format!(".svc.{domain}"));
-                let namespace = if is_service { namespace } else { &self.settings.gateway.default_namespace };
-                self.add_service(Cow::Borrowed(host), namespace, ServiceSource::Named(addresses));
+                self.add_service(Cow::Owned(host), namespace, ServiceSource::Named(addresses));
             }
         }
+    }
+
+    /// The addresses that the settings give a host; a Service may stand there as `name.namespace`, and as `name` if it
+    /// is of the default namespace.
+    pub(super) fn fixed_addresses(&self, host: &str) -> Option<&'a [HostAddress]> {
+        let gateway = &self.settings.gateway;
+        let short = host.strip_suffix(&gateway.cluster_domain).and_then(|rest| rest.strip_suffix(".svc."));
+        let shortest = short.and_then(|short| short.strip_suffix(&gateway.default_namespace)?.strip_suffix('.'));
+        let names = [Some(host), short, shortest];
+        names.into_iter().flatten().find_map(|name| self.settings.hosts.get(name)).map(Vec::as_slice)
     }
 
     fn add_service(&mut self, host: Cow<'a, str>, namespace: &'a str, source: ServiceSource<'a>) {
@@ -108,8 +119,8 @@ impl<'a> Index<'a> {
             let private = words.iter().any(|word| word == "." || *word == object.meta.namespace);
             let group = match words.is_empty() || words.iter().any(|word| word == "*") {
                 true => 2,
-                false if private && object.meta.namespace == ours && words.len() == 1 => 0,
-                false if words.iter().any(|word| word == ours) || (private && object.meta.namespace == ours) => 1,
+                false if private && object.meta.namespace == ours => 0,
+                false if words.iter().any(|word| word == ours) => 1,
                 false => continue,
             };
             ordered.push((group, object));
@@ -118,6 +129,7 @@ impl<'a> Index<'a> {
         for (_, object) in ordered {
             let mut names: Vec<String> =
                 object.spec.gateways.iter().map(|name| gateway_key(name, &object.meta.namespace)).collect();
+            names.sort_unstable();
             names.dedup();
             for name in names.into_iter().filter(|name| name != "mesh") {
                 self.bound.entry(name).or_default().push(object);

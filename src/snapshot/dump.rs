@@ -39,6 +39,7 @@ pub(crate) fn routes(snapshot: &Snapshot) -> Value {
                 "listener": listener.address.to_string(),
                 "chain": chain.name,
                 "serverNames": names,
+                "routeTable": chain.routes.name,
                 "virtualHosts": show_hosts(chain),
             })
         })
@@ -88,6 +89,7 @@ fn show_listener(listener: &Listener) -> Value {
             "name": chain.name,
             "serverNames": names,
             "tls": chain.tls.as_ref().map(show_tls),
+            "routeTable": chain.routes.name,
             "port": chain.routes.port,
             "virtualHosts": show_hosts(chain),
         })

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::pattern::Pattern;
 use super::route::{AuthorityRewrite, PathRewrite, Redirect, RequestFacts};
 
 impl PathRewrite {
@@ -75,13 +74,6 @@ impl AuthorityRewrite {
     /// The new authority as text.
     pub(crate) fn text(&self) -> &str {
         self.value.to_str().unwrap_or_default()
-    }
-}
-
-impl PathRewrite {
-    /// Istio HTTPRewrite.uriRegexRewrite.
-    pub(crate) fn regex(pattern: std::sync::Arc<Pattern>, with: &str) -> PathRewrite {
-        PathRewrite::Regex { pattern, with: with.into() }
     }
 }
 
