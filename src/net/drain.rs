@@ -79,7 +79,7 @@ impl Drain {
     /// Returns when an idle connection has to close and an HTTP/2 connection has to send GOAWAY. A connection that
     /// was accepted while its listener was leaving may wait for its one request until the listener is closed.
     pub(crate) async fn wait(&self) {
-        self.reached(|phase| phase > self.born).await;
+        self.reached(|phase| phase > self.born || phase == Phase::Closed).await;
     }
 
     /// Returns when nothing is to be accepted any more.
@@ -122,6 +122,7 @@ mod tests {
         signal.enter(Phase::Closed);
         signal.enter(Phase::Leaving);
         assert!(is_ready(late.wait()) && is_ready(late.closed()));
+        assert!(is_ready(signal.drain().wait()), "too late to ask");
     }
 
     #[test]

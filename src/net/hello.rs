@@ -38,9 +38,9 @@ impl Opening {
         self.read.advance(count.min(self.read.len()));
     }
 
-    /// Returns when something can be read. Nothing is allocated while waiting.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.stream.readable().await
+    /// Returns when the client has sent something or closed. Nothing is allocated while waiting.
+    pub(crate) async fn stirs(&self) -> io::Result<()> {
+        self.stream.peek(&mut [0]).await.map(drop)
     }
 
     /// Reads more bytes behind the ones that are there. The end of the connection is an error.

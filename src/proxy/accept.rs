@@ -64,9 +64,10 @@ impl Refusal {
 /// Serves one connection until it ends.
 pub(super) async fn serve(accepted: Accepted, worker: Arc<Worker>, drain: Drain) {
     let Accepted { peer, listener, .. } = accepted;
-    // Boxed, because its state is large and not needed while the connection is served.
-    match Box::pin(establish(accepted, &worker, &drain)).await {
-        Ok((link, connection)) => http(link, Arc::new(connection), worker, drain).await,
+    // Boxed, because its state is large; a statement of its own, because it is freed before the connection is served.
+    let established = Box::pin(establish(accepted, &worker, &drain)).await;
+    match established {
+        Ok((link, connection)) => super::http::serve(link, Arc::new(connection), worker, drain).await,
         Err(refusal) => tracing::debug!(%peer, %listener, reason = %refusal, "connection closed before HTTP"),
     }
 }
@@ -93,7 +94,7 @@ async fn establish(accepted: Accepted, worker: &Worker, drain: &Drain) -> Result
         (speaks_at_once, snapshot.proxy.handshake_timeout, snapshot.proxy.idle_timeout)
     };
     let patience = if speaks_at_once { handshake_timeout } else { idle_timeout };
-    while_wanted(patience, drain, opening.readable()).await?;
+    while_wanted(patience, drain, opening.stirs()).await?;
 
     let snapshot = worker.store.load();
     let listener = snapshot.listener(address).ok_or(Refusal::NoListener)?;
@@ -207,7 +208,214 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Hands a connection to HTTP.
-async fn http(link: Link, connection: Arc<Connection>, worker: Arc<Worker>, drain: Drain) {
-    super::http::serve(link, connection, worker, drain).await;
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::runtime::Handle;
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::net::drain::{DrainSignal, Phase};
+    use crate::snapshot::Snapshot;
+    use crate::snapshot::listener::{FilterChain, ServerNames};
+    use crate::snapshot::store::Store;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::requests::SourceLabels;
+    use crate::upstream::dns::Resolver;
+
+    const NAME: &str = "a.example.com";
+
+    /// A listener and a client that trusts its certificate.
+    struct House {
+        socket: TcpListener,
+        address: SocketAddr,
+        worker: Worker,
+        signal: DrainSignal,
+        client: ClientConfig,
+    }
+
+    fn chain(tls: Option<TlsServer>) -> Arc<FilterChain> {
+        Arc::new(FilterChain { name: "test".into(), tls, routes: Arc::default() })
+    }
+
+    impl House {
+        async fn new(proxy_protocol: bool, plaintext: bool, tls: bool) -> House {
+            let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = socket.local_addr().unwrap();
+            let issued = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
+            let provider = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let mut roots = RootCertStore::empty();
+            roots.add(issued.cert.der().clone()).unwrap();
+            let client = ClientConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let mut server = ServerConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![issued.cert.der().clone()],
+                    PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap(),
+                )
+                .unwrap();
+            server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            let mut names = ServerNames::default();
+            if tls {
+                let ready = TlsServer::Ready { config: Arc::new(server), certificates: Vec::new() };
+                names.exact.insert(NAME.into(), chain(Some(ready)));
+                let missing = TlsServer::Unavailable { reason: "no secret".into() };
+                names.exact.insert("missing.example.com".into(), chain(Some(missing)));
+            }
+            let plaintext = plaintext.then(|| chain(None));
+            let listener = Arc::new(Listener { address, proxy_protocol, plaintext, tls: names });
+            let snapshot = Snapshot { listeners: vec![listener], ..Snapshot::empty() };
+            let telemetry = Arc::new(Telemetry::new(SourceLabels::default()).unwrap());
+            let store = Arc::new(Store::new(Arc::new(snapshot)));
+            let worker = Worker::new(store, telemetry, Resolver::new(Handle::current()));
+            House { socket, address, worker, signal: DrainSignal::new(), client }
+        }
+
+        async fn accept(&self) -> Result<(Link, Connection), Refusal> {
+            let (socket, peer) = self.socket.accept().await.unwrap();
+            let accepted = Accepted { socket, peer, listener: self.address };
+            establish(accepted, &self.worker, &self.signal.drain()).await
+        }
+
+        /// What the listener makes of a client that begins with `bytes`, and what the client then reads.
+        async fn meet(&self, bytes: &[u8]) -> (Result<(Link, Connection), Refusal>, TcpStream) {
+            let mut client = TcpStream::connect(self.address).await.unwrap();
+            client.write_all(bytes).await.unwrap();
+            (self.accept().await, client)
+        }
+
+        /// What the listener makes of a TLS client that sends `greeting` before and `first` after the handshake.
+        async fn shake(
+            &self,
+            server_name: &str,
+            alpn: &[&str],
+            greeting: &[u8],
+            first: &[u8],
+        ) -> (Result<(Link, Connection), Refusal>, io::Result<()>) {
+            let mut config = self.client.clone();
+            config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let client = async {
+                let mut socket = TcpStream::connect(self.address).await?;
+                socket.write_all(greeting).await?;
+                let name = ServerName::try_from(server_name.to_owned()).unwrap();
+                let mut stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+                stream.write_all(first).await?;
+                stream.flush().await
+            };
+            tokio::join!(self.accept(), client)
+        }
+    }
+
+    #[tokio::test]
+    async fn plaintext_is_told_apart_by_its_first_bytes() {
+        let house = House::new(false, true, false).await;
+        for (bytes, protocol) in [
+            (b"GET / HTTP/1.1\r\n".as_slice(), ClientProtocol::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ClientProtocol::Http2),
+            (b"\x16\x03\x01 not for us", ClientProtocol::Http1),
+        ] {
+            let (established, client) = house.meet(bytes).await;
+            let (mut link, connection) = established.unwrap();
+            assert_eq!((connection.protocol, connection.tls.as_ref()), (protocol, None));
+            assert_eq!(connection.peer, client.local_addr().unwrap());
+            assert!(connection.chain(&house.worker.store.load()).is_some());
+            let mut read = vec![0; bytes.len()];
+            link.read_exact(&mut read).await.unwrap();
+            assert_eq!(read, bytes, "nothing is lost");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_chain_follows_the_server_name() {
+        let house = House::new(false, false, true).await;
+        let (established, shaken) = house.shake(NAME, &["h2"], b"", b"").await;
+        shaken.unwrap();
+        let (_, connection) = established.unwrap();
+        assert_eq!(connection.protocol, ClientProtocol::Http2);
+        assert_eq!(connection.tls.as_ref().unwrap().server_name.as_deref(), Some(NAME));
+        assert!(connection.chain(&house.worker.store.load()).is_some());
+        assert!(connection.chain(&Snapshot::empty()).is_none());
+
+        let (established, _) = house.shake(NAME, &[], b"", b"GET / HTTP/1.1\r\n").await;
+        assert_eq!(established.unwrap().1.protocol, ClientProtocol::Http1);
+        let (established, _) = house.shake(NAME, &[], b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        assert_eq!(established.unwrap().1.protocol, ClientProtocol::Http2);
+    }
+
+    #[tokio::test]
+    async fn who_is_not_served_is_closed_without_an_alert() {
+        let house = House::new(false, false, true).await;
+        for (name, expected) in [("other.example.com", "no server for this name"), ("missing.example.com", "no secret")]
+        {
+            let (established, shaken) = house.shake(name, &["h2"], b"", b"").await;
+            let refusal = established.unwrap_err().to_string();
+            assert!(refusal.contains(expected), "{refusal}");
+            assert!(!shaken.unwrap_err().to_string().to_lowercase().contains("alert"));
+        }
+        let (established, mut client) = house.meet(b"GET / HTTP/1.1\r\n").await;
+        assert!(matches!(established, Err(Refusal::Plaintext)));
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest).await;
+        assert_eq!(rest, b"");
+    }
+
+    #[tokio::test]
+    async fn a_broken_hello_gets_an_alert() {
+        let house = House::new(false, false, true).await;
+        let (established, mut client) = house.meet(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00").await;
+        assert!(matches!(established, Err(Refusal::Io(_))));
+        let mut alert = [0; 2];
+        client.read_exact(&mut alert).await.unwrap();
+        assert_eq!(alert[0], 21, "an alert record");
+    }
+
+    #[tokio::test]
+    async fn a_plaintext_chain_takes_unknown_names() {
+        let house = House::new(false, true, true).await;
+        let (established, _) = tokio::join!(house.accept(), async {
+            let config = Arc::new(house.client.clone());
+            let socket = TcpStream::connect(house.address).await.unwrap();
+            let name = ServerName::try_from("other.example.com").unwrap();
+            let shaking = TlsConnector::from(config).connect(name, socket);
+            timeout(Duration::from_millis(200), shaking).await.is_ok()
+        });
+        let (mut link, connection) = established.unwrap();
+        assert_eq!(connection.tls, None);
+        assert_eq!(link.read_u8().await.unwrap(), 0x16, "HTTP reads the hello and answers 400");
+    }
+
+    #[tokio::test]
+    async fn the_proxy_protocol_names_the_client() {
+        let house = House::new(true, true, true).await;
+        let header = b"PROXY TCP4 192.0.2.1 198.51.100.2 1000 443\r\n";
+        let (established, shaken) = house.shake(NAME, &["http/1.1"], header, b"").await;
+        shaken.unwrap();
+        let (_, connection) = established.unwrap();
+        assert_eq!(
+            (connection.peer, connection.local),
+            (([192, 0, 2, 1], 1000).into(), ([198, 51, 100, 2], 443).into())
+        );
+
+        let (established, client) = house.meet(b"PROXY UNKNOWN\r\nGET /").await;
+        assert_eq!(established.unwrap().1.peer, client.local_addr().unwrap());
+        let (established, _client) = house.meet(b"GET / HTTP/1.1\r\n").await;
+        assert!(matches!(established, Err(Refusal::ProxyHeader)));
+    }
+
+    #[tokio::test]
+    async fn a_silent_client_goes_with_its_listener() {
+        let house = House::new(false, true, false).await;
+        let _client = TcpStream::connect(house.address).await.unwrap();
+        let (established, ()) = tokio::join!(house.accept(), async { house.signal.enter(Phase::Closed) });
+        assert!(matches!(established, Err(Refusal::Leaving)));
+    }
 }

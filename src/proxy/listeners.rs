@@ -304,3 +304,71 @@ async fn accept_all(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpStream;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::snapshot::listener::{FilterChain, Listener, ServerNames};
+    use crate::telemetry::requests::SourceLabels;
+
+    const MOMENT: Duration = Duration::from_secs(5);
+
+    fn free_address() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    fn snapshot(addresses: &[SocketAddr]) -> Arc<Snapshot> {
+        let listener = |address: &SocketAddr| {
+            let plaintext = Some(Arc::new(FilterChain { name: "a".into(), tls: None, routes: Arc::default() }));
+            Arc::new(Listener { address: *address, proxy_protocol: false, plaintext, tls: ServerNames::default() })
+        };
+        Arc::new(Snapshot { listeners: addresses.iter().map(listener).collect(), ..Snapshot::empty() })
+    }
+
+    fn apply(listeners: &Listeners, store: &Store, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        let prepared = listeners.prepare(addresses);
+        let failed: Vec<_> = prepared.failures.iter().map(|(address, _)| *address).collect();
+        let bound: Vec<_> = addresses.iter().filter(|address| !failed.contains(address)).copied().collect();
+        let next = snapshot(&bound);
+        store.publish(Arc::clone(&next));
+        listeners.commit(prepared, &next);
+        failed
+    }
+
+    #[tokio::test]
+    async fn addresses_come_and_go_and_strangers_are_found() {
+        let store = Arc::new(Store::new(Arc::new(Snapshot::empty())));
+        let listeners = Listeners::start(Parts {
+            workers: 2,
+            drain: MOMENT,
+            store: Arc::clone(&store),
+            telemetry: Arc::new(Telemetry::new(SourceLabels::default()).unwrap()),
+            resolver: Resolver::new(Handle::current()),
+        })
+        .unwrap();
+        let (kept, removed) = (free_address(), free_address());
+        let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = stranger.local_addr().unwrap();
+
+        assert_eq!(apply(&listeners, &store, &[kept, removed, taken]), [taken]);
+        let mut staying = TcpStream::connect(kept).await.unwrap();
+        let mut leaving = TcpStream::connect(removed).await.unwrap();
+
+        drop(stranger);
+        assert_eq!(apply(&listeners, &store, &[kept, taken]), [], "what failed is tried again");
+        assert!(TcpStream::connect(removed).await.is_err(), "closed when commit returns");
+        let end = tokio::time::timeout(MOMENT, leaving.read(&mut [0])).await.expect("an idle connection is closed");
+        assert_eq!(end.unwrap_or(0), 0);
+        TcpStream::connect(taken).await.unwrap();
+        assert_eq!(apply(&listeners, &store, &[kept, removed, taken]), [], "an address may come back at once");
+
+        assert_eq!(staying.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "untouched");
+        tokio::time::timeout(MOMENT, listeners.shutdown(Duration::ZERO, MOMENT)).await.expect("all workers end");
+        assert_eq!(staying.read(&mut [0]).await.unwrap_or(0), 0);
+        assert!(TcpStream::connect(kept).await.is_err());
+    }
+}

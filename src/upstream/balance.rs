@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn chance_follows_the_weights() {
-        assert_eq!(shares(&Weights::new(vec![1, 1]), None), [500, 500]);
+        let even = shares(&Weights::new(vec![1, 1]), None);
+        assert!((499..=501).contains(&even[0]), "{even:?}");
         assert_eq!(shares(&Weights::new(vec![1, 1, 1]), Some(1))[1], 0);
         let weighted = shares(&Weights::new(vec![1, 3]), None);
         assert!((248..=252).contains(&weighted[0]), "{weighted:?}");

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
+use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{ResolverBuilder, TokioResolver};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
 use crate::base::task;
@@ -23,6 +24,9 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 /// After a failure the old addresses stay, and the name is asked again after this.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Names that are asked at the same time.
+const AT_ONCE: usize = 64;
 
 /// The addresses of one name, sorted; none before the first answer.
 #[derive(Debug, Default)]
@@ -58,6 +62,7 @@ struct Inner {
     runtime: Handle,
     /// `None`: there is no way to resolve names here.
     system: Option<TokioResolver>,
+    turns: Arc<Semaphore>,
 }
 
 struct Watched {
@@ -81,7 +86,8 @@ impl Drop for Refresh {
 impl Resolver {
     /// Uses the system's configuration (resolv.conf, hosts); refreshing runs on `runtime`.
     pub(crate) fn new(runtime: Handle) -> Self {
-        Resolver(Arc::new(Inner { names: Mutex::default(), runtime, system: system_resolver() }))
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Resolver(Arc::new(Inner { names: Mutex::default(), runtime, system: system_resolver(), turns }))
     }
 
     fn names(&self) -> MutexGuard<'_, HashMap<Box<str>, Watched>> {
@@ -131,7 +137,8 @@ impl Resolver {
         let refresh = watched.refresh.get_or_insert_with(|| {
             let (tell, answered) = watch::channel(false);
             let _inside = self.0.runtime.enter();
-            let task = task::spawn("dns", keep_fresh(system, name.to_owned(), addresses, tell)).abort_handle();
+            let question = Question { system, turns: Arc::clone(&self.0.turns), name: name.to_owned() };
+            let task = task::spawn("dns", question.keep_fresh(addresses, tell)).abort_handle();
             Refresh { answered, task }
         });
         Some(refresh.answered.clone())
@@ -147,25 +154,39 @@ fn wanted(snapshot: &Snapshot) -> HashSet<&str> {
     names.flatten().map(|name| name.name.as_str()).collect()
 }
 
-async fn keep_fresh(system: TokioResolver, name: String, addresses: Arc<Addresses>, tell: watch::Sender<bool>) {
-    let mut failing = false;
-    loop {
-        let pause = match system.lookup_ip(name.as_str()).await {
-            Ok(answer) => {
-                addresses.store(answer.iter().collect());
-                failing = false;
-                answer.valid_until().saturating_duration_since(Instant::now()).clamp(SHORTEST, LONGEST)
-            }
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(name, %error, "name does not resolve; what was known stays in use");
+/// One name that is asked again and again.
+struct Question {
+    system: TokioResolver,
+    turns: Arc<Semaphore>,
+    name: String,
+}
+
+impl Question {
+    async fn keep_fresh(self, addresses: Arc<Addresses>, tell: watch::Sender<bool>) {
+        let mut failing = false;
+        loop {
+            let pause = match self.ask().await {
+                Ok(answer) => {
+                    addresses.store(answer.iter().collect());
+                    failing = false;
+                    answer.valid_until().saturating_duration_since(Instant::now()).clamp(SHORTEST, LONGEST)
                 }
-                failing = true;
-                RETRY
-            }
-        };
-        tell.send_replace(true);
-        tokio::time::sleep(pause).await;
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(name = self.name, %error, "name does not resolve; what was known stays in use");
+                    }
+                    failing = true;
+                    RETRY
+                }
+            };
+            tell.send_replace(true);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn ask(&self) -> Result<LookupIp, NetError> {
+        let _turn = self.turns.acquire().await;
+        self.system.lookup_ip(self.name.as_str()).await
     }
 }
 
@@ -184,4 +205,34 @@ fn system(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioRes
     options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
     options.cache_size = 0; // answers are kept here
     builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_answer_stays_the_same_value() {
+        let addresses = Addresses::default();
+        let [one, two] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
+        addresses.store(vec![two, one, two]);
+        let seen = addresses.load();
+        assert_eq!(*seen, [one, two]);
+        addresses.store(vec![one, two]);
+        assert!(addresses.is_still(&seen));
+        addresses.store(vec![one]);
+        assert!(!addresses.is_still(&seen));
+    }
+
+    #[tokio::test]
+    async fn a_name_of_the_hosts_file_resolves_and_is_forgotten_with_its_snapshot() {
+        let resolver = Resolver::new(Handle::current());
+        let addresses = resolver.addresses("localhost");
+        let mut answered = resolver.watch("localhost").unwrap();
+        answered.wait_for(|answered| *answered).await.unwrap();
+        assert!(addresses.load().iter().all(IpAddr::is_loopback) && !addresses.load().is_empty());
+        resolver.retain(&Snapshot::empty());
+        assert!(resolver.names().is_empty());
+        assert!(resolver.watch("127.0.0.1").is_none(), "an address is its own answer");
+    }
 }

@@ -192,3 +192,181 @@ impl Drop for Pick {
         self.candidate.endpoint.end_request();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::net::link::Link;
+    use crate::snapshot::cluster::{Balancing, DnsName, Endpoint, ServiceFacts, UpstreamProtocol};
+    use crate::telemetry::requests::SourceLabels;
+
+    fn upstreams() -> Upstreams {
+        let telemetry = Arc::new(Telemetry::new(SourceLabels::default()).unwrap());
+        Upstreams::new(Resolver::new(Handle::current()), telemetry)
+    }
+
+    fn cluster(endpoints: EndpointSource, max_requests_per_connection: u32) -> Arc<Cluster> {
+        Arc::new(Cluster {
+            name: "outbound|80||a".into(),
+            service: ServiceFacts::default(),
+            protocol: UpstreamProtocol::AsClient,
+            endpoints,
+            balancing: Balancing::RoundRobin,
+            tls: None,
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: None,
+            max_requests_per_connection,
+            identity: 1,
+        })
+    }
+
+    fn fixed(addresses: &[SocketAddr]) -> EndpointSource {
+        let endpoint = |address: &SocketAddr| Endpoint { address: *address, weight: 1, workload: Arc::default() };
+        EndpointSource::Static(addresses.iter().map(endpoint).collect())
+    }
+
+    fn snapshot(clusters: &[&Arc<Cluster>]) -> Snapshot {
+        let clusters = clusters.iter().map(|cluster| (Arc::clone(&cluster.name), Arc::clone(cluster))).collect();
+        Snapshot { clusters, ..Snapshot::empty() }
+    }
+
+    async fn http1(pick: &Pick) -> (Stream, bool) {
+        match pick.connect("a", Want::Http1).await {
+            Ok(Lease::Http1 { stream, reused }) => (stream, reused),
+            Ok(Lease::Http2 { .. }) => panic!("HTTP/1 was wanted"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn http2(pick: &Pick) -> (SendRequest<Bytes>, StreamPermit, bool) {
+        match pick.connect("a", Want::Http2).await {
+            Ok(Lease::Http2 { sender, permit, reused }) => (sender, permit, reused),
+            Ok(Lease::Http1 { .. }) => panic!("HTTP/2 was wanted"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn is_closed(socket: &mut TcpStream) -> bool {
+        let read = tokio::time::timeout(Duration::from_secs(5), socket.read(&mut [0])).await;
+        read.expect("the connection ends").unwrap_or(0) == 0
+    }
+
+    #[tokio::test]
+    async fn connections_are_used_again_while_they_live() {
+        let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (upstreams, cluster) = (upstreams(), cluster(fixed(&[origin.local_addr().unwrap()]), 3));
+        let pick = upstreams.pick(&cluster, None).unwrap();
+        let (stream, reused) = http1(&pick).await;
+        let (mut far, _) = origin.accept().await.unwrap();
+        assert!(!reused);
+        pick.give_back(stream);
+
+        let (mut stream, reused) = http1(&pick).await;
+        assert!(reused);
+        stream.write_all(b"ping").await.unwrap();
+        Link::of(&stream).unwrap().drive().await.unwrap();
+        far.read_exact(&mut [0; 4]).await.unwrap();
+        pick.give_back(stream);
+
+        // The origin speaks unasked; the byte behind it on another connection proves that it has arrived.
+        far.write_all(b"x").await.unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_near, _far) = tokio::join!(TcpStream::connect(other.local_addr().unwrap()), other.accept());
+        let (stream, reused) = http1(&pick).await;
+        assert!(!reused, "what spoke unasked is not used");
+        assert!(is_closed(&mut far).await);
+        let (mut far, _) = origin.accept().await.unwrap();
+        let mut stream = Some(stream);
+        for _ in 0..3 {
+            let used = match stream.take() {
+                Some(stream) => stream,
+                None => http1(&pick).await.0,
+            };
+            pick.give_back(used);
+        }
+        assert!(is_closed(&mut far).await, "three requests are its limit");
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_forgotten() {
+        let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stays = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (gone, kept) = (origin.local_addr().unwrap(), stays.local_addr().unwrap());
+        let upstreams = upstreams();
+        let old = cluster(fixed(&[gone, kept]), 0);
+        let first = upstreams.pick(&old, None).unwrap();
+        let second = upstreams.pick(&old, Some(first.address())).unwrap();
+        assert_eq!((first.address(), second.address()), (gone, kept), "in turns");
+        first.give_back(http1(&first).await.0);
+        second.give_back(http1(&second).await.0);
+        let (mut far, _) = origin.accept().await.unwrap();
+        drop((first, second));
+
+        let new = cluster(fixed(&[kept]), 0);
+        upstreams.retain(&snapshot(&[&new]));
+        assert!(is_closed(&mut far).await);
+        let pick = upstreams.pick(&new, Some(kept)).unwrap();
+        assert!(http1(&pick).await.1, "the endpoint that stayed keeps its connections over a reload");
+        drop(pick);
+        upstreams.retain(&snapshot(&[]));
+        assert!(upstreams.live().groups.is_empty() && upstreams.live().views.is_empty());
+    }
+
+    #[tokio::test]
+    async fn streams_share_a_connection_until_it_says_goodbye() {
+        let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (upstreams, cluster) = (upstreams(), cluster(fixed(&[origin.local_addr().unwrap()]), 0));
+        let picks: Vec<_> = (0..20).map(|_| upstreams.pick(&cluster, None).unwrap()).collect();
+        let mut leases = Vec::new();
+        let (mut far, ()) = tokio::join!(
+            async {
+                let (socket, _) = origin.accept().await.unwrap();
+                h2::server::handshake(socket).await.unwrap()
+            },
+            async {
+                let (a, b) = tokio::join!(http2(&picks[0]), http2(&picks[1]));
+                leases.extend([a, b]);
+                for pick in &picks[2..] {
+                    leases.push(http2(pick).await);
+                }
+            }
+        );
+        assert_eq!(leases.iter().filter(|(_, _, reused)| !reused).count(), 1, "one dial for all");
+
+        far.abrupt_shutdown(h2::Reason::NO_ERROR);
+        let ended = tokio::spawn(async move { while far.accept().await.is_some() {} });
+        let (mut sender, ..) = leases.pop().unwrap();
+        std::future::poll_fn(|cx| match sender.poll_ready(cx) {
+            std::task::Poll::Ready(Err(_)) => std::task::Poll::Ready(()),
+            _ => {
+                cx.waker().wake_by_ref();
+                std::task::Poll::Pending
+            }
+        })
+        .await;
+        let (fresh, (socket, _)) = tokio::join!(http2(&picks[0]), async { origin.accept().await.unwrap() });
+        assert!(!fresh.2);
+        drop((leases, sender, socket));
+        ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn failures_say_what_is_wrong() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let upstreams = upstreams();
+        assert_eq!(upstreams.pick(&cluster(fixed(&[]), 0), None).err(), Some(NoEndpoint));
+        let name = DnsName { name: "127.0.0.1".into(), port: closed.port(), weight: 1, workload: Arc::default() };
+        let cluster = cluster(EndpointSource::Dns { names: vec![name], logical: true }, 0);
+        let pick = upstreams.pick(&cluster, None).unwrap();
+        for want in [Want::Http1, Want::Http2] {
+            let error = pick.connect("a", want).await.err().unwrap();
+            assert_eq!(error.transport_failure(), Some("delayed connect error: Connection refused"));
+        }
+    }
+}
