@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use crate::control::lifecycle::Stage;
 use crate::control::status::Status;
-use crate::resource::finding::Severity;
 
 /// The pages, with a word on each.
 const LINKS: &[(&str, &str)] = &[
@@ -33,7 +32,7 @@ pub(super) fn page(status: &Status, stage: Stage) -> String {
     );
     let _ = write!(html, "<p>Version {}, {stage}, generation {}", escaped(status.version), status.generation);
     if let Some(last) = &status.last_reload {
-        let (errors, warnings) = (last.count(Severity::Error), last.count(Severity::Warning));
+        let (errors, warnings) = (last.errors(), last.warnings());
         let _ = write!(html, "; last reload: {} ({errors} errors, {warnings} warnings)", last.verdict.as_str());
     }
     html.push_str("</p><h2>Listeners</h2><table>");

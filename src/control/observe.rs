@@ -51,7 +51,7 @@ pub(crate) fn log(outcome: &Outcome, status: &Status) {
             "{}", finding.message
         );
     }
-    let (errors, warnings) = (outcome.count(Severity::Error), outcome.count(Severity::Warning));
+    let (errors, warnings) = (outcome.errors(), outcome.warnings());
     let (generation, cause, duration) = (outcome.generation, outcome.cause.as_str(), outcome.duration);
     let result = outcome.verdict.as_str();
     match outcome.verdict {

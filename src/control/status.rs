@@ -84,6 +84,14 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    pub(crate) fn errors(&self) -> usize {
+        self.count(Severity::Error)
+    }
+
+    pub(crate) fn warnings(&self) -> usize {
+        self.count(Severity::Warning)
+    }
+
     /// The number of findings with this severity.
     pub(crate) fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
