@@ -19,6 +19,8 @@ pub(super) enum Refusal {
     /// A version other than HTTP/1.0 and HTTP/1.1.
     Version,
     MissingHost,
+    /// The method QUERY, which Envoy refuses by name.
+    Query,
     /// A Host that names no host.
     BadHost,
     /// `https://` in the target of a plaintext request.
@@ -98,6 +100,9 @@ fn request_line(head: &[u8], line: Range<usize>, tls: bool, judged: &mut Judged)
         let is_authority = matches!(std::str::from_utf8(target).ok().and_then(|text| text.rsplit_once(':')),
             Some((host, port)) if is_host(host.as_bytes()) && !host.is_empty() && port.parse::<u16>().is_ok());
         return Err(if is_authority { Refusal::NoRoute } else { Refusal::Malformed });
+    }
+    if method == b"QUERY" {
+        return Err(Refusal::Query);
     }
     if !is_known_method(method) {
         return Err(Refusal::Malformed);

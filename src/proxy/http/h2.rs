@@ -127,7 +127,7 @@ impl Drop for Active {
 
 async fn stream(visit: &Visit, request: HttpRequest<RecvStream>, mut respond: SendResponse<Bytes>, max_headers: usize) {
     let mut journal = Journal::new(visit.connection.peer);
-    let (request, upload) = match take(request, max_headers) {
+    let (request, upload) = match take(request, max_headers, visit.is_tls()) {
         Some(taken) => taken,
         None => return respond.send_reset(Reason::PROTOCOL_ERROR),
     };
@@ -137,7 +137,7 @@ async fn stream(visit: &Visit, request: HttpRequest<RecvStream>, mut respond: Se
 }
 
 /// The request, unless it is malformed (RFC 9113 8.1.1, 8.3.1; Envoy resets such streams too).
-fn take(request: HttpRequest<RecvStream>, max_headers: usize) -> Option<(Request, Option<Receiver>)> {
+fn take(request: HttpRequest<RecvStream>, max_headers: usize, tls: bool) -> Option<(Request, Option<Receiver>)> {
     let (head, body) = request.into_parts();
     let mut headers = head.headers;
     let host = headers.remove(header::HOST);
@@ -150,10 +150,13 @@ fn take(request: HttpRequest<RecvStream>, max_headers: usize) -> Option<(Request
     if head.method == Method::CONNECT || !is_origin_form || !is_good_host || headers.len() > max_headers {
         return None;
     }
-    let scheme = match head.uri.scheme_str()? {
-        "http" => Cow::Borrowed("http"),
-        "https" => Cow::Borrowed("https"),
-        other => Cow::Owned(other.to_ascii_lowercase()),
+    let scheme = match head.uri.scheme_str() {
+        Some("http") => Cow::Borrowed("http"),
+        Some("https") => Cow::Borrowed("https"),
+        Some(other) => Cow::Owned(other.to_ascii_lowercase()),
+        // The h2 crate keeps no scheme without an authority.
+        None if tls => Cow::Borrowed("https"),
+        None => Cow::Borrowed("http"),
     };
     let upload = (!body.is_end_stream()).then(|| Receiver::new(body));
     let request = Request {

@@ -70,6 +70,7 @@ fn is_own_word(name: &str) -> bool {
             | "upstream-rq-timeout-ms"
             | "upstream-rq-per-try-timeout-ms"
             | "upstream-rq-timeout-alt-response"
+            | "upstream-stream-duration-ms"
             | "expected-rq-timeout-ms"
             | "force-trace"
             | "ip-tags"
