@@ -31,6 +31,9 @@ pub(super) fn admit(
     request: &mut Request,
     journal: &mut Journal,
 ) -> Result<Arc<RouteRule>, Reply> {
+    if request.method.as_str() == "QUERY" {
+        return Err(Reply::bad_method());
+    }
     let hop = headers::sanitize_request(&mut request.headers)?;
     request.trailers = hop.trailers;
     request.upgrade = is_websocket(hop.upgrade.as_ref(), request)?;

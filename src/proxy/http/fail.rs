@@ -112,6 +112,7 @@ impl From<Refusal> for Reply {
             Refusal::Version => (StatusCode::UPGRADE_REQUIRED, "Upgrade Required", "low_version"),
             Refusal::SchemeMismatch => (StatusCode::FORBIDDEN, "Forbidden", "http1.invalid_scheme"),
             Refusal::MissingHost => return Reply::new(StatusCode::BAD_REQUEST, "", "missing_host_header"),
+            Refusal::Query => return Reply::bad_method(),
             Refusal::NoRoute => return Reply::not_found(),
             Refusal::TooSlow => {
                 return Reply::new(StatusCode::REQUEST_TIMEOUT, "stream timeout", "request_header_timeout");
@@ -165,7 +166,7 @@ impl Failure {
             Failure::Terminated { .. } => unavailable("connection termination", None, tries),
             Failure::Reset | Failure::Refused => unavailable("remote reset", None, tries),
             Failure::Connect(ConnectError::Timeout) => unavailable("connection timeout", None, tries),
-            Failure::Connect(failure) => unavailable("remote connection failure", failure.transport_failure(), tries),
+            Failure::Connect(failure) => connect_failure(failure, tries),
             Failure::ClientMalformed => Reply::new(StatusCode::BAD_REQUEST, "Bad Request", "http1.codec_error"),
             Failure::BadRequest => Reply::new(StatusCode::BAD_REQUEST, "", "request_not_expressible"),
             Failure::ClientGone => Reply::new(StatusCode::OK, "", "downstream_remote_disconnect"),
@@ -180,18 +181,23 @@ impl Failure {
     }
 }
 
+/// The body tells why TLS failed; why TCP did stands in the log alone.
+fn connect_failure(failure: &ConnectError, tries: u32) -> Reply {
+    let mut reply = unavailable("remote connection failure", failure.transport_failure(), tries);
+    if let ConnectError::Tls(text) | ConnectError::Unavailable(text) = failure {
+        reply.body = [&reply.body[..], b", transport failure reason: ", text.as_bytes()].concat().into();
+    }
+    reply
+}
+
 fn unavailable(reason: &str, transport_failure: Option<&str>, tries: u32) -> Reply {
     reset(StatusCode::SERVICE_UNAVAILABLE, reason, transport_failure, tries)
 }
 
 fn reset(status: StatusCode, reason: &str, transport_failure: Option<&str>, tries: u32) -> Reply {
     let retried = if tries > 1 { "retried and the latest " } else { "" };
-    let (why, detail) = match transport_failure {
-        Some(text) => (format!(", transport failure reason: {text}"), format!("|{}", text.replace(' ', "_"))),
-        None => (String::new(), String::new()),
-    };
-    let body =
-        format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {reason}{why}");
+    let detail = transport_failure.map_or(String::new(), |text| format!("|{}", text.replace(' ', "_")));
+    let body = format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {reason}");
     Reply {
         status,
         body: body.into(),
@@ -208,13 +214,16 @@ mod tests {
     #[test]
     fn failures_speak_envoys_words() {
         let refused = Failure::Connect(ConnectError::Failed("Connection refused".into()));
+        let untrusted = Failure::Connect(ConnectError::Tls("bad certificate".into()));
         let shown = |failure: &Failure, tries| {
             let reply = failure.reply(tries);
             (reply.status.as_u16(), reply.flags.to_string(), String::from_utf8(reply.body.to_vec()).unwrap())
         };
         let body = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: \
-                    remote connection failure, transport failure reason: Connection refused";
+                    remote connection failure";
         assert_eq!(shown(&refused, 3), (503, "URX,UF".into(), body.into()));
+        assert!(refused.reply(1).details.ends_with("{remote_connection_failure|Connection_refused}"));
+        assert!(shown(&untrusted, 1).2.ends_with("failure, transport failure reason: bad certificate"));
         assert_eq!(shown(&Failure::Timeout, 1), (504, "UT".into(), "upstream request timeout".into()));
         assert_eq!(shown(&Failure::NoCluster, 1), (503, "NC".into(), String::new()));
         assert_eq!(shown(&Failure::NoEndpoint, 1), (503, "UH".into(), "no healthy upstream".into()));

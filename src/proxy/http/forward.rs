@@ -28,7 +28,7 @@ use super::context::{Journal, Request};
 use super::fail::Failure;
 use super::headers;
 use super::origin::{MoveFailure, Origin, OriginHead, Step};
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, asked_grpc_timeout};
 use super::reply::{SERVER, size_of_head};
 use super::visit::Visit;
 
@@ -55,7 +55,7 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
         ClusterReference::Missing(_) => return Err(Failure::NoCluster),
     };
     journal.cluster = Some(Arc::clone(cluster));
-    let mut clock = Clock { limit: way.forward.timeout, since: journal.start, alarm: None };
+    let mut clock = Clock { limit: limit(way, journal), since: journal.start, alarm: None };
     let outgoing = Outgoing::new(way, journal);
     let mut not = None;
     loop {
@@ -85,6 +85,16 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
                 }
             }
         }
+    }
+}
+
+/// The route's timeout, or a gRPC client's own if that is shorter.
+fn limit(way: &Way<'_>, journal: &Journal) -> Option<Duration> {
+    let route = way.forward.timeout;
+    let asked = if journal.is_grpc { asked_grpc_timeout(&way.request.headers) } else { None };
+    match (route, asked) {
+        (Some(route), Some(asked)) => Some(route.min(asked)),
+        (route, asked) => route.or(asked),
     }
 }
 
@@ -124,9 +134,10 @@ impl Clock {
         self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end.into()))).as_mut().poll(cx)
     }
 
-    /// What is left of it.
-    fn left(&self) -> Option<Duration> {
-        self.limit.map(|limit| limit.saturating_sub(self.since.elapsed()))
+    /// What is left of it for a try.
+    fn left(&self, attempts: u32) -> Option<Duration> {
+        let spent = if attempts > 1 { self.since.elapsed() } else { Duration::ZERO };
+        self.limit.map(|limit| limit.saturating_sub(spent))
     }
 }
 
@@ -179,7 +190,7 @@ impl Attempt<'_> {
     }
 
     async fn send(&mut self, lease: Lease) -> Result<(Origin, bool), Failure> {
-        let left = self.clock.left();
+        let left = self.clock.left(self.journal.attempts);
         match lease {
             Lease::Http1 { stream, reused } => {
                 self.journal.upstream_local = Link::of(&stream).and_then(Link::local_address);

@@ -241,34 +241,11 @@ pub(super) fn is_host(value: &[u8]) -> bool {
 
 /// RFC 9110 5.6.2.
 fn is_token(byte: u8) -> bool {
-    const TABLE: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0x21;
-        while byte < 0x7f {
-            table[byte] = !matches!(
-                byte as u8,
-                b'"' | b'('
-                    | b')'
-                    | b','
-                    | b'/'
-                    | b':'
-                    | b';'
-                    | b'<'
-                    | b'='
-                    | b'>'
-                    | b'?'
-                    | b'@'
-                    | b'['
-                    | b'\\'
-                    | b']'
-                    | b'{'
-                    | b'}'
-            );
-            byte += 1;
-        }
-        table
-    };
-    TABLE.get(usize::from(byte)).copied().unwrap_or(false)
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'_' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'.' | b'^' | b'`' | b'|' | b'~'
+        )
 }
 
 /// The methods that Envoy's HTTP/1 parser knows, CONNECT aside.

@@ -123,9 +123,6 @@ impl Outgoing {
         uri.authority = Some(Authority::try_from(self.authority.as_bytes()).map_err(|_| Failure::BadRequest)?);
         uri.path_and_query = Some(path);
         head.uri = Uri::from_parts(uri).map_err(|_| Failure::BadRequest)?;
-        if request.trailers {
-            head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
         Ok(head)
     }
 
@@ -138,6 +135,9 @@ impl Outgoing {
         head.method = request.method.clone();
         head.headers = self.headers.clone();
         head.headers.insert(ATTEMPT_COUNT, attempts.into());
+        if request.trailers {
+            head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         if let Some(left) = left {
             let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             head.headers.insert(EXPECTED_TIMEOUT, milliseconds.into());
@@ -156,13 +156,17 @@ fn path_and_query(path: &str) -> Result<PathAndQuery, Failure> {
 
 /// `grpc-timeout` is set, or lowered, to what is left of the route's timeout.
 fn limit_grpc_timeout(headers: &mut HeaderMap, left: Duration) {
-    let asked = headers.get(&GRPC_TIMEOUT).and_then(|value| value.to_str().ok()).and_then(grpc_timeout);
-    if asked.is_some_and(|asked| asked <= left) {
+    if asked_grpc_timeout(headers).is_some_and(|asked| asked <= left) {
         return;
     }
     if let Ok(value) = HeaderValue::try_from(format!("{}m", left.as_millis())) {
         headers.insert(GRPC_TIMEOUT, value);
     }
+}
+
+/// What a gRPC client allows the request to take.
+pub(super) fn asked_grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    grpc_timeout(headers.get(&GRPC_TIMEOUT)?.to_str().ok()?)
 }
 
 /// `100m` is 100 ms: at most eight digits and a unit.
