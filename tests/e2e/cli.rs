@@ -135,5 +135,13 @@ fn every_sample_is_accepted_as_it_is() {
         .arg(samples.join("tutorial"))
         .output()
         .expect("the command runs");
-    assert_ne!(output.status.code(), Some(2), "{}", told(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the findings are JSON");
+    // The services behind the samples are not part of them; nothing else is wrong.
+    let is_about_a_service = |finding: &serde_json::Value| {
+        ["IST0101", "IST0174"].contains(&finding["code"].as_str().unwrap_or_default())
+            && finding["message"].as_str().unwrap_or_default().contains("no Service or ServiceEntry")
+    };
+    for finding in report["findings"].as_array().expect("a list") {
+        assert!(finding["severity"] == "info" || is_about_a_service(finding), "{finding}");
+    }
 }

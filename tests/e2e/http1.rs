@@ -101,6 +101,23 @@ fn a_client_that_goes_away_is_logged() {
 }
 
 #[test]
+fn connections_that_come_and_go_leave_nothing() {
+    let (_web, gateway) = site();
+    let request = b"GET /status/200 HTTP/1.1\r\nhost: web.test\r\nconnection: close\r\n\r\n";
+    let wave = || {
+        for _ in 0..1000 {
+            assert!(raw::exchange(gateway.http(), request).1);
+        }
+        gateway.resident_kb()
+    };
+    let warm = wave();
+    let grown = wave().max(wave()).saturating_sub(warm);
+    assert!(grown < 4 * 1024, "memory grew by {grown} kB");
+    let active = || gateway.metric("limani_downstream_connections_active", "");
+    until(|| (active() == 0.0).then_some(())).expect("no connection is left over");
+}
+
+#[test]
 fn the_proxy_protocol_tells_who_the_client_is() {
     let web = Backend::http1("web");
     let plan = Plan::new().listen("proxy_protocol = true\n").manifest("all.yaml", &simple("web.test", web.address));

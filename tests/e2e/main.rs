@@ -15,4 +15,5 @@ mod reload;
 mod routing;
 mod shipped;
 mod tls;
+mod upstream;
 mod websocket;

@@ -1,8 +1,10 @@
 //! Requests reach the backend that the manifests name, or get the answer that they name.
 
+use crate::support::address;
 use crate::support::backend::{self, Backend};
-use crate::support::gateway::{Plan, TestGateway};
-use crate::support::manifests::{all_to, http_gateway, route, service, simple};
+use crate::support::curl::curl;
+use crate::support::gateway::{HTTP, Plan, TestGateway};
+use crate::support::manifests::{all_to, http_gateway, route, route_on, service, simple};
 
 #[test]
 fn hosts_and_paths_lead_to_their_backends() {
@@ -68,6 +70,34 @@ fn weights_are_kept() {
     assert_eq!(one.requests() + two.requests(), 500);
     // Binomial with 500 tries: a good choice leaves this range once in about a million runs.
     assert!((18..=92).contains(&two.requests()), "{} of 500 went to the 10 %", two.requests());
+}
+
+#[test]
+fn gateways_share_a_port_and_serve_whom_they_select() {
+    let web = Backend::http1("web");
+    let plan = Plan::new();
+    let gateway = |name: &str, host: &str| {
+        http_gateway().replace("name: edge", &format!("name: {name}")).replace("\"*\"", &format!("\"{host}\""))
+    };
+    let elsewhere = address::fresh();
+    let bound = gateway("bound", "*").replace("    hosts", &format!("    bind: {elsewhere}\n    hosts"));
+    let manifests = [
+        gateway("one", "one.test"),
+        gateway("two", "*.two.test"),
+        gateway("foreign", "foreign.test").replace("ingressgateway", "egressgateway"),
+        bound,
+        service("web.test", web.address, "HTTP"),
+        route_on("istio-system/one", "one", "one.test", &all_to("web.test")),
+        route_on("istio-system/two", "two", "*.two.test", &all_to("web.test")),
+        route_on("istio-system/foreign", "foreign", "foreign.test", &all_to("web.test")),
+        route_on("istio-system/bound", "bound", "bound.test", &all_to("web.test")),
+    ];
+    let gateway = plan.manifest("all.yaml", &manifests.concat()).start();
+    for (host, status) in [("one.test", 200), ("a.two.test", 200), ("foreign.test", 404), ("bound.test", 404)] {
+        assert_eq!(gateway.get(host, "/").status, status, "{host}");
+    }
+    let url = format!("http://{elsewhere}:{HTTP}/");
+    assert_eq!(curl(&url, &["-H", "host: bound.test"]).status, 200, "the server with a bind of its own");
 }
 
 #[test]

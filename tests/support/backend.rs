@@ -31,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::address;
+use super::certificate::Identity;
 
 const PIECE: usize = 64 * 1024;
 
@@ -61,6 +62,24 @@ impl Backend {
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
                 );
+            }
+        })
+    }
+
+    /// HTTP/1.1 over TLS.
+    pub fn tls(name: &str, identity: &Identity) -> Self {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(identity.server()));
+        Self::start(name, |listener, shared| async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                let (shared, acceptor) = (Arc::clone(&shared), acceptor.clone());
+                tokio::spawn(async move {
+                    // A client that does not trust us ends here.
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
+                    let served = hyper::server::conn::http1::Builder::new();
+                    let _ = served.serve_connection(TokioIo::new(stream), service).await;
+                });
             }
         })
     }

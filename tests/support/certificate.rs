@@ -1,8 +1,13 @@
 //! Certificates for the tests: an authority, and servers signed by it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A certificate authority that lives as long as the test.
 pub struct Authority {
@@ -42,7 +47,33 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// A Secret with the authority alone, for what has to trust it.
+    pub fn secret(&self, name: &str) -> String {
+        let pem = base64(self.pem.as_bytes());
+        format!(
+            r#"---
+apiVersion: v1
+kind: Secret
+metadata: {{ name: {name}, namespace: istio-system }}
+data:
+  ca.crt: {pem}
+"#
+        )
+    }
+}
+
 impl Identity {
+    /// For a server of the tests.
+    pub fn server(&self) -> ServerConfig {
+        let chain = vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("our own PEM")];
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("our own PEM");
+        ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
+            .expect("a certificate of our own")
+    }
+
     /// A Secret of type kubernetes.io/tls in istio-system.
     pub fn secret(&self, name: &str) -> String {
         format!(
