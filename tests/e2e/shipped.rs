@@ -61,7 +61,14 @@ fn every_shipped_configuration_is_right() {
 
     let secret = fs::read_to_string(path("conf/tls/secret.yaml")).unwrap();
     fs::write(path("conf/demo/secret.yaml"), secret.replace("example-certificate", "bookinfo-certificate")).unwrap();
-    let demo = "[source]\nmanifests = [\"conf/demo\"]\nvariables = { INGRESS_DOMAIN = \"demo.localhost\", HTTPS_PORT = 8443 }\n";
+    let versions = ["v1", "v2", "v3"]
+        .map(|version| format!("{{ address = \"127.0.0.1:9080\", labels = {{ version = \"{version}\" }} }}"));
+    let demo = format!(
+        "[source]\nmanifests = [\"conf/demo\"]\n\
+         variables = {{ INGRESS_DOMAIN = \"demo.localhost\", HTTPS_PORT = 8443 }}\n\
+         [hosts]\n\"reviews.default.svc.cluster.local\" = [{}]\n",
+        versions.join(", ")
+    );
     fs::write(path("demo.toml"), demo).unwrap();
     is_clean(&["-c", &path("demo.toml")]);
 }
