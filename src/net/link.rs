@@ -58,6 +58,8 @@ struct State {
     aborted: bool,
     write_failure: Option<io::ErrorKind>,
     received: u64,
+    /// Asked for once.
+    local: Option<SocketAddr>,
 }
 
 enum Transport {
@@ -98,6 +100,7 @@ impl Link {
             aborted: false,
             write_failure: None,
             received: 0,
+            local: None,
         };
         Link { state: Mutex::new(state) }
     }
@@ -126,11 +129,6 @@ impl Link {
         self.state().poll_drive(cx)
     }
 
-    /// Sends all that is queued.
-    pub(crate) async fn drive(&self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_drive(cx)).await
-    }
-
     /// Ready when the peer has closed or broken the connection. Bytes that arrive meanwhile are kept for the next read.
     pub(crate) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.state().poll_closed(cx)
@@ -156,7 +154,11 @@ impl Link {
 
     /// Our own address of the connection.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        self.state().transport.socket().local_addr().ok()
+        let state = &mut *self.state();
+        if state.local.is_none() {
+            state.local = state.transport.socket().local_addr().ok();
+        }
+        state.local
     }
 }
 
@@ -459,7 +461,7 @@ mod tests {
             client.read_exact(&mut got).await.unwrap();
             got
         });
-        link.drive().await.unwrap();
+        poll_fn(|cx| link.poll_drive(cx)).await.unwrap();
         assert!(link.has_room());
         assert!(reader.await.unwrap() == body);
     }
@@ -500,7 +502,7 @@ mod tests {
     async fn an_aborted_link_ends_with_a_reset() {
         let (mut link, mut client) = pair().await;
         link.write_all(b"half").await.unwrap();
-        link.drive().await.unwrap();
+        poll_fn(|cx| link.poll_drive(cx)).await.unwrap();
         link.abort_on_drop();
         AsyncWriteExt::shutdown(&mut link).await.unwrap();
         drop(link);

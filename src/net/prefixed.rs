@@ -23,11 +23,6 @@ impl Prefixed {
     pub(crate) fn socket(&self) -> &TcpStream {
         &self.stream
     }
-
-    /// The stream and what is left in front of it.
-    pub(crate) fn into_parts(self) -> (TcpStream, Bytes) {
-        (self.stream, self.prefix)
-    }
 }
 
 impl AsyncRead for Prefixed {

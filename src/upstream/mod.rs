@@ -270,7 +270,8 @@ mod tests {
         let (mut stream, reused) = http1(&pick).await;
         assert!(reused);
         stream.write_all(b"ping").await.unwrap();
-        Link::of(&stream).unwrap().drive().await.unwrap();
+        let link = Link::of(&stream).unwrap();
+        std::future::poll_fn(|cx| link.poll_drive(cx)).await.unwrap();
         far.read_exact(&mut [0; 4]).await.unwrap();
         pick.give_back(stream);
 

@@ -197,22 +197,11 @@ impl Client {
         }
     }
 
-    /// Resets the stream of a request that cannot be answered; HTTP/1 has no such thing.
-    pub(super) fn refuse(&mut self) {
-        if let Client::Http2(client) = self {
-            client.respond.send_reset(Reason::PROTOCOL_ERROR);
-        }
-    }
-
     /// Says `connection: close` in the answer (HTTP/1).
     pub(super) fn announce_close(&mut self) {
         if let Client::Http1(client) = self {
             client.session.set_server_keepalive(None);
         }
-    }
-
-    pub(super) fn is_http2(&self) -> bool {
-        matches!(self, Client::Http2(_))
     }
 }
 

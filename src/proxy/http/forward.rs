@@ -193,7 +193,9 @@ impl Attempt<'_> {
         let left = self.clock.left(self.journal.attempts);
         match lease {
             Lease::Http1 { stream, reused } => {
-                self.journal.upstream_local = Link::of(&stream).and_then(Link::local_address);
+                if self.way.visit.worker.telemetry.access_log.is_on() {
+                    self.journal.upstream_local = Link::of(&stream).and_then(Link::local_address);
+                }
                 let head = self.outgoing.http1(self.way.request, self.journal.attempts, left)?;
                 Ok((Origin::http1(stream, head, self.way.request.upgrade)?, reused))
             }
@@ -381,7 +383,7 @@ impl Exchange<'_> {
                         waits_for_origin = true;
                         break;
                     }
-                    Poll::Ready(Err(MoveFailure::Client(_))) => return Poll::Ready(Err(Failure::ClientGone)),
+                    Poll::Ready(Err(MoveFailure::Client)) => return Poll::Ready(Err(Failure::ClientGone)),
                     Poll::Ready(Err(MoveFailure::Origin(failure))) => return Poll::Ready(Err(failure)),
                     Poll::Ready(Ok(step)) => *done = self.moved(step)?,
                 }

@@ -39,8 +39,6 @@ pub(super) struct Judged {
     pub length: usize,
     /// For a target in absolute form: where its authority and its path stand.
     pub absolute: Option<(Range<usize>, Range<usize>)>,
-    /// Whether a body follows.
-    pub has_body: bool,
 }
 
 /// Judges a whole head, with the empty line at its end.
@@ -57,7 +55,7 @@ pub(super) fn judge(head: &[u8], max_headers: usize, tls: bool) -> Result<Judged
         }
         field(head.get(line).unwrap_or_default(), &mut fields)?;
     }
-    fields.verdict(&mut judged)?;
+    fields.verdict(&judged)?;
     Ok(judged)
 }
 
@@ -148,7 +146,6 @@ struct Fields {
     count: usize,
     hosts: u8,
     lengths: u8,
-    length: u64,
     codings: u8,
     coding_is_chunked: bool,
 }
@@ -173,7 +170,7 @@ fn field(line: &[u8], fields: &mut Fields) -> Result<(), Refusal> {
         }
         14 if name.eq_ignore_ascii_case(b"content-length") => {
             fields.lengths = fields.lengths.saturating_add(1);
-            fields.length = length(value.trim_ascii())?;
+            length(value.trim_ascii())?;
         }
         17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
             fields.codings = fields.codings.saturating_add(1);
@@ -185,7 +182,7 @@ fn field(line: &[u8], fields: &mut Fields) -> Result<(), Refusal> {
 }
 
 impl Fields {
-    fn verdict(&self, judged: &mut Judged) -> Result<(), Refusal> {
+    fn verdict(&self, judged: &Judged) -> Result<(), Refusal> {
         if self.codings > 0 {
             if self.lengths > 0 {
                 return Err(Refusal::AmbiguousLength);
@@ -203,18 +200,17 @@ impl Fields {
         if self.hosts == 0 && judged.absolute.is_none() && !judged.http10 {
             return Err(Refusal::MissingHost);
         }
-        judged.has_body = self.codings > 0 || self.length > 0;
         Ok(())
     }
 }
 
 /// Digits alone (RFC 9110 8.6), within what a signed number holds.
-fn length(value: &[u8]) -> Result<u64, Refusal> {
+fn length(value: &[u8]) -> Result<(), Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::Malformed);
     }
     let digits = std::str::from_utf8(value).map_err(|_| Refusal::Malformed)?;
-    digits.parse::<i64>().map(i64::unsigned_abs).map_err(|_| Refusal::Malformed)
+    digits.parse::<i64>().map(drop).map_err(|_| Refusal::Malformed)
 }
 
 /// Whether the text may stand as `host[:port]`: no comma, slash, user, space or open bracket.

@@ -34,7 +34,7 @@ pub(super) async fn connection(link: Link, visit: &Visit) {
     loop {
         let snapshot = visit.worker.store.load();
         let policy = &snapshot.proxy;
-        if buffer.is_empty() && !begins(&link, &mut buffer, leave.as_mut(), alarm.as_mut(), policy.idle_timeout).await {
+        if !begins(&link, &mut buffer, leave.as_mut(), alarm.as_mut(), policy.idle_timeout).await {
             return;
         }
         match Box::pin(exchange(link, buffer, visit, policy)).await {

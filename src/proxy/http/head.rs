@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 
 use crate::net::link::Link;
 use crate::snapshot::ProxyPolicy;
@@ -17,9 +17,26 @@ pub(super) enum NoHead {
     Refused(Refusal),
 }
 
-/// Waits until the client says something; false if it has gone instead. Nothing is allocated while it waits.
+/// Waits until the client begins a request; false if it has gone instead. Nothing is allocated while it waits. Empty
+/// lines between requests are dropped (RFC 9112 2.2).
 pub(super) async fn begin(link: &Link, buffer: &mut BytesMut) -> bool {
-    !buffer.is_empty() || matches!(poll_fn(|cx| link.poll_fill(cx, buffer)).await, Ok(read) if read > 0)
+    loop {
+        drop_empty_lines(buffer);
+        if !buffer.is_empty() {
+            return true;
+        }
+        *buffer = BytesMut::new();
+        match poll_fn(|cx| link.poll_fill(cx, buffer)).await {
+            Ok(0) | Err(_) => return false,
+            Ok(_) => {}
+        }
+    }
+}
+
+fn drop_empty_lines(buffer: &mut BytesMut) {
+    while buffer.starts_with(b"\r\n") {
+        buffer.advance(2);
+    }
 }
 
 /// Reads until `buffer` begins with a whole head and judges it. What follows the head stays in it.
@@ -70,11 +87,11 @@ async fn finish(link: &Link, buffer: &mut BytesMut, max_head_bytes: usize) -> Re
     }
 }
 
-/// Where the head ends, once its empty line is there. Empty lines in front of it are dropped (RFC 9112 2.2). A bare
+/// Where the head ends, once its empty line is there. A bare
 /// line feed also ends a line here, so that the guard sees and refuses such a head.
 fn whole_head(buffer: &mut BytesMut, searched: usize) -> Option<usize> {
-    while buffer.starts_with(b"\r\n") {
-        let _ = buffer.split_to(2);
+    if searched == 0 {
+        drop_empty_lines(buffer);
     }
     let bytes = buffer.get(searched..)?;
     let mut from = 0;

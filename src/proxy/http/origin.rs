@@ -17,7 +17,7 @@ use crate::net::link::Link;
 use crate::upstream::StreamPermit;
 
 use super::body::{Piece, Receiver, Sender};
-use super::client::{Broken, Client, now};
+use super::client::{Client, now};
 use super::fail::Failure;
 
 /// What an endpoint's head may be (Envoy: 60 KiB and 100 fields).
@@ -188,7 +188,7 @@ impl Origin {
 /// Which side failed while the answer was moved.
 #[derive(Debug)]
 pub(super) enum MoveFailure {
-    Client(Broken),
+    Client,
     Origin(Failure),
 }
 
@@ -224,7 +224,7 @@ impl Http1Origin {
     fn poll_move(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Poll<Result<Step, MoveFailure>> {
         let moved = match ready!(pin!(self.session.read_body_ref()).poll(cx)) {
             Ok(None) => return Poll::Ready(Ok(Step { done: true, ..Step::default() })),
-            Ok(Some(data)) => client.push_slice(cx, data).map(|()| data.len()).map_err(MoveFailure::Client)?,
+            Ok(Some(data)) => client.push_slice(cx, data).map(|()| data.len()).map_err(|_| MoveFailure::Client)?,
             Err(failure) => {
                 let framing = !matches!(failure.etype, ErrorType::ConnectionClosed | ErrorType::ReadError);
                 let failure = if framing { Failure::Protocol } else { Failure::Terminated { unanswered: false } };
@@ -266,7 +266,7 @@ impl Http2Origin {
             Piece::Data(data) => {
                 step.moved = data.len();
                 step.done = download.is_done();
-                client.push(cx, data).map_err(MoveFailure::Client)?;
+                client.push(cx, data).map_err(|_| MoveFailure::Client)?;
             }
             Piece::Trailers(trailers) => step.trailers = Some(trailers),
             Piece::End => {}

@@ -221,3 +221,13 @@ async fn broken_endpoints_are_told_apart() {
         wire.until(&format!("reset reason: {reason}")).await;
     }
 }
+
+#[tokio::test]
+async fn empty_lines_between_requests_are_no_request() {
+    let gateway = Gateway::http1(echo_heads().await.0).await;
+    let mut wire = gateway.connect().await;
+    for _ in 0..2 {
+        wire.send(["\r\n", &get("/a"), "\r\n"].concat()).await;
+        assert!(answer(&mut wire).await.1.starts_with("GET /a "));
+    }
+}
