@@ -61,8 +61,8 @@ fn every_shipped_configuration_is_right() {
 
     let secret = fs::read_to_string(path("conf/tls/secret.yaml")).unwrap();
     fs::write(path("conf/demo/secret.yaml"), secret.replace("example-certificate", "bookinfo-certificate")).unwrap();
-    let versions = ["v1", "v2", "v3"]
-        .map(|version| format!("{{ address = \"127.0.0.1:9080\", labels = {{ version = \"{version}\" }} }}"));
+    let versions =
+        [1, 2, 3].map(|n| format!("{{ address = \"127.0.0.{n}:9080\", labels = {{ version = \"v{n}\" }} }}"));
     let demo = format!(
         "[source]\nmanifests = [\"conf/demo\"]\n\
          variables = {{ INGRESS_DOMAIN = \"demo.localhost\", HTTPS_PORT = 8443 }}\n\
