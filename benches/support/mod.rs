@@ -1,5 +1,7 @@
 //! Route tables of any size, as the side-by-side benchmark makes them: five rules for each host.
 
+#![allow(dead_code)] // each bench uses its own part of it
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 

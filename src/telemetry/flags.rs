@@ -14,8 +14,6 @@ pub(crate) enum Flag {
     NoClusterFound,
     /// NR: no route, or no filter chain.
     NoRouteFound,
-    /// SI: nothing moved on the stream for too long.
-    StreamIdleTimeout,
     /// UC: the endpoint closed before it answered.
     UpstreamConnectionTermination,
     /// UF: the endpoint could not be connected to.
@@ -40,7 +38,6 @@ impl Flag {
             Flag::DownstreamProtocolError => "DPE",
             Flag::NoClusterFound => "NC",
             Flag::NoRouteFound => "NR",
-            Flag::StreamIdleTimeout => "SI",
             Flag::UpstreamConnectionTermination => "UC",
             Flag::UpstreamConnectionFailure => "UF",
             Flag::NoHealthyUpstream => "UH",

@@ -60,7 +60,7 @@ fn tls_to_backends_is_verified() {
     let mut manifests = vec![http_gateway(), trusted.secret("trusted")];
     for (host, backend) in [("good.test", &good), ("bad.test", &bad), ("wrong.test", &wrong)] {
         manifests.push(service(host, backend.address, "HTTP"));
-        manifests.push(rule(host, &format!("tls: {{ mode: SIMPLE, credentialName: trusted }}")));
+        manifests.push(rule(host, "tls: { mode: SIMPLE, credentialName: trusted }"));
         manifests.push(route(host.trim_end_matches(".test"), host, &all_to(host)));
     }
     let gateway = TestGateway::with(&manifests.concat());

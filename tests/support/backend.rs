@@ -14,7 +14,7 @@
 //! | anything else | JSON: backend, method, path, version, headers, number of body bytes |
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -150,7 +150,7 @@ pub fn nobody() -> SocketAddr {
 /// A listener whose queue is full, so that connecting never ends: keep the value.
 pub fn unreachable() -> (std::net::TcpListener, Vec<std::net::TcpStream>, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    let wanted: SocketAddr = (Ipv4Addr::from(address::fresh()), 9).into();
+    let wanted: SocketAddr = (address::fresh(), 9).into();
     socket.bind(&wanted.into()).expect("an address of our own");
     socket.listen(0).expect("it listens");
     let mut waiting = Vec::new();
