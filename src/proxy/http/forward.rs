@@ -56,7 +56,7 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
     };
     journal.cluster = Some(Arc::clone(cluster));
     let mut clock = Clock { limit: limit(way, journal), since: journal.start, alarm: None };
-    let outgoing = Outgoing::new(way, journal);
+    let outgoing = Outgoing::new(way);
     let mut not = None;
     loop {
         journal.attempts += 1;
@@ -144,7 +144,7 @@ impl Clock {
 /// One try.
 struct Attempt<'a> {
     way: &'a Way<'a>,
-    outgoing: &'a Outgoing,
+    outgoing: &'a Outgoing<'a>,
     cluster: &'a Arc<Cluster>,
     client: &'a mut Client,
     journal: &'a mut Journal,
@@ -196,11 +196,11 @@ impl Attempt<'_> {
                 if self.way.visit.worker.telemetry.access_log.is_on() {
                     self.journal.upstream_local = Link::of(&stream).and_then(Link::local_address);
                 }
-                let head = self.outgoing.http1(self.way.request, self.journal.attempts, left)?;
+                let head = self.outgoing.http1(self.journal, left)?;
                 Ok((Origin::http1(stream, head, self.way.request.upgrade)?, reused))
             }
             Lease::Http2 { sender, permit, reused } => {
-                let head = self.outgoing.http2(self.way.request, self.journal.attempts, left)?;
+                let head = self.outgoing.http2(self.journal, left)?;
                 let opened = Origin::http2(sender, permit, head, !self.way.request.has_body);
                 Ok((self.patiently(opened).await??, reused))
             }
@@ -227,7 +227,7 @@ impl Attempt<'_> {
 /// A request whose head was sent, and its answer.
 struct Exchange<'a> {
     way: &'a Way<'a>,
-    outgoing: &'a Outgoing,
+    outgoing: &'a Outgoing<'a>,
     client: &'a mut Client,
     origin: Origin,
     journal: &'a mut Journal,
@@ -366,7 +366,7 @@ impl Exchange<'_> {
             head.headers.insert(SERVICE_TIME, milliseconds.into());
         }
         let code = head.status.as_u16();
-        self.outgoing.change_response(self.way, self.journal, code, &mut head.headers);
+        self.outgoing.change_response(self.journal, code, &mut head.headers);
         head.headers.insert(header::SERVER, SERVER);
     }
 

@@ -6,7 +6,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request as HttpRequest, Version, request};
 
-use super::context::{Journal, Request, split_query};
+use super::context::{Journal, split_query};
 use super::fail::Failure;
 use super::forward::Way;
 
@@ -19,31 +19,20 @@ const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("Upgrade");
 
-/// The request of all tries.
-pub(super) struct Outgoing {
-    headers: HeaderMap,
-    authority: HeaderValue,
+/// What all tries have in common.
+pub(super) struct Outgoing<'a> {
+    way: &'a Way<'a>,
+    authority: &'a HeaderValue,
     /// Where it is another than the request's.
     path: Option<String>,
-    is_grpc: bool,
+    tell_original_host: bool,
 }
 
-impl Outgoing {
-    /// Applies the header operations, then the rewrites.
-    pub(super) fn new(way: &Way<'_>, journal: &Journal) -> Self {
-        let Way { visit, request, rule, forward, destination } = *way;
-        let mut headers = request.headers.clone();
-        if !destination.request_headers.is_empty() || !rule.request_headers.is_empty() {
-            let name = Some(&**destination.cluster.name());
-            let facts = journal.template_facts(&visit.connection, request, false, name);
-            destination.request_headers.apply(&mut headers, &facts);
-            rule.request_headers.apply(&mut headers, &facts);
-        }
-        let path = forward.path_rewrite.as_ref().map(|rewrite| {
-            if let Ok(original) = HeaderValue::from_str(request.path()) {
-                headers.insert(ORIGINAL_PATH, original);
-            }
-            let (path, query) = split_query(request.path());
+impl<'a> Outgoing<'a> {
+    /// Works out the rewrites.
+    pub(super) fn new(way: &'a Way<'a>) -> Self {
+        let path = way.forward.path_rewrite.as_ref().map(|rewrite| {
+            let (path, query) = split_query(way.request.path());
             let mut new = rewrite.apply(path);
             if let Some(query) = query {
                 new.push('?');
@@ -51,13 +40,13 @@ impl Outgoing {
             }
             new
         });
-        let rewrite = forward.authority_rewrite.as_ref().or(destination.authority_rewrite.as_ref());
-        if rewrite.is_some_and(|rewrite| rewrite.tell_original) {
-            headers.insert(ORIGINAL_HOST, request.authority.clone());
+        let rewrite = way.forward.authority_rewrite.as_ref().or(way.destination.authority_rewrite.as_ref());
+        Outgoing {
+            way,
+            authority: rewrite.map_or(&way.request.authority, |rewrite| &rewrite.value),
+            path,
+            tell_original_host: rewrite.is_some_and(|rewrite| rewrite.tell_original),
         }
-        let authority = rewrite.map_or(&request.authority, |rewrite| &rewrite.value).clone();
-        headers.insert(DECORATOR, forward.decorator.clone());
-        Outgoing { headers, authority, path, is_grpc: journal.is_grpc }
     }
 
     /// Names the server where the cluster does not.
@@ -67,7 +56,8 @@ impl Outgoing {
 
     /// Applies the rule's operations to the headers of a response; `code` is 0 for an answer of our own. They see path
     /// and authority as rewritten.
-    pub(super) fn change_response(&self, way: &Way<'_>, journal: &Journal, code: u16, headers: &mut HeaderMap) {
+    pub(super) fn change_response(&self, journal: &Journal, code: u16, headers: &mut HeaderMap) {
+        let way = self.way;
         let (first, second) = (&way.destination.response_headers, &way.rule.response_headers);
         if first.is_empty() && second.is_empty() {
             return;
@@ -82,15 +72,11 @@ impl Outgoing {
     }
 
     /// The head for HTTP/1.1: Host, one framing, the upgrade rebuilt by us.
-    pub(super) fn http1(
-        &self,
-        request: &Request,
-        attempts: u32,
-        left: Option<Duration>,
-    ) -> Result<request::Parts, Failure> {
-        let mut head = self.head(request, attempts, left);
+    pub(super) fn http1(&self, journal: &Journal, left: Option<Duration>) -> Result<request::Parts, Failure> {
+        let request = self.way.request;
+        let mut head = self.head(journal, left);
         head.version = Version::HTTP_11;
-        head.uri = match self.new_path(request) {
+        head.uri = match self.new_path() {
             Some(path) => Uri::from(path_and_query(path)?),
             None => request.uri.clone(),
         };
@@ -106,15 +92,11 @@ impl Outgoing {
     }
 
     /// The head for HTTP/2: pseudo headers, no Host.
-    pub(super) fn http2(
-        &self,
-        request: &Request,
-        attempts: u32,
-        left: Option<Duration>,
-    ) -> Result<request::Parts, Failure> {
-        let mut head = self.head(request, attempts, left);
+    pub(super) fn http2(&self, journal: &Journal, left: Option<Duration>) -> Result<request::Parts, Failure> {
+        let request = self.way.request;
+        let mut head = self.head(journal, left);
         head.version = Version::HTTP_2;
-        let path = match self.new_path(request) {
+        let path = match self.new_path() {
             Some(path) => path_and_query(path)?,
             None => request.uri.path_and_query().cloned().ok_or(Failure::BadRequest)?,
         };
@@ -126,23 +108,41 @@ impl Outgoing {
         Ok(head)
     }
 
-    fn new_path<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
-        self.path.as_deref().or(request.normalized.as_deref())
+    fn new_path(&self) -> Option<&str> {
+        self.path.as_deref().or(self.way.request.normalized.as_deref())
     }
 
-    fn head(&self, request: &Request, attempts: u32, left: Option<Duration>) -> request::Parts {
+    /// Header operations first, then what the rewrites and the router add.
+    fn head(&self, journal: &Journal, left: Option<Duration>) -> request::Parts {
+        let Way { visit, request, rule, forward, destination } = *self.way;
         let (mut head, ()) = HttpRequest::new(()).into_parts();
         head.method = request.method.clone();
-        head.headers = self.headers.clone();
-        head.headers.insert(ATTEMPT_COUNT, attempts.into());
+        head.headers = request.headers.clone();
+        let headers = &mut head.headers;
+        if !destination.request_headers.is_empty() || !rule.request_headers.is_empty() {
+            let name = Some(&**destination.cluster.name());
+            let facts = journal.template_facts(&visit.connection, request, false, name);
+            destination.request_headers.apply(headers, &facts);
+            rule.request_headers.apply(headers, &facts);
+        }
+        if self.path.is_some()
+            && let Ok(original) = HeaderValue::from_str(request.path())
+        {
+            headers.insert(ORIGINAL_PATH, original);
+        }
+        if self.tell_original_host {
+            headers.insert(ORIGINAL_HOST, request.authority.clone());
+        }
+        headers.insert(DECORATOR, forward.decorator.clone());
+        headers.insert(ATTEMPT_COUNT, journal.attempts.into());
         if request.trailers {
-            head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         if let Some(left) = left {
             let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            head.headers.insert(EXPECTED_TIMEOUT, milliseconds.into());
-            if self.is_grpc {
-                limit_grpc_timeout(&mut head.headers, left);
+            headers.insert(EXPECTED_TIMEOUT, milliseconds.into());
+            if journal.is_grpc {
+                limit_grpc_timeout(headers, left);
             }
         }
         head

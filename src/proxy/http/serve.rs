@@ -61,7 +61,7 @@ async fn act(visit: &Visit, request: &Request, rule: &RouteRule, client: &mut Cl
         Err(failure) => {
             let reply = failure.reply(journal.attempts);
             answer(visit, request, client, journal, &reply, |journal, headers| {
-                Outgoing::new(&way, journal).change_response(&way, journal, 0, headers);
+                Outgoing::new(&way).change_response(journal, 0, headers);
             })
             .await;
         }
