@@ -1,12 +1,15 @@
 //! What does a regular expression of a manifest mean? RE2's words, matched as a whole or searched.
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::meta::Regex;
 use regex_syntax::hir::{Hir, HirKind, Look};
 
 /// Longest pattern in bytes (Istio's validation).
 const LONGEST: usize = 1024;
 /// Most memory of a compiled program in bytes; stands for Envoy's limit of 32768 instructions.
 const LARGEST: usize = 2 << 20;
+/// Programs up to this size are walked as they are; larger ones are worth the memory of a lazy DFA. Ten thousand
+/// rules have ten thousand patterns.
+const SMALL: usize = 16 << 10;
 
 /// A compiled RE2 pattern (Istio StringMatch.regex, RegexRewrite.match).
 ///
@@ -37,7 +40,7 @@ impl Pattern {
     }
 
     pub(crate) fn is_match(&self, text: &[u8]) -> bool {
-        self.regex.is_match(text)
+        text.starts_with(&self.literal_prefix) && self.regex.is_match(text)
     }
 
     /// As the user wrote it.
@@ -57,17 +60,18 @@ impl Pattern {
         let mut replaced: Vec<u8> = Vec::with_capacity(text.len() + with.len());
         let mut end = 0;
         for found in self.regex.captures_iter(text.as_bytes()) {
-            let Some(whole) = found.get(0) else { continue };
-            replaced.extend_from_slice(text.as_bytes().get(end..whole.start()).unwrap_or_default());
+            let Some(whole) = found.get_group(0) else { continue };
+            replaced.extend_from_slice(text.as_bytes().get(end..whole.start).unwrap_or_default());
             for piece in &pieces {
                 match piece {
                     Piece::Text(c) => replaced.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
                     Piece::Group(number) => {
-                        replaced.extend_from_slice(found.get(*number).map(|group| group.as_bytes()).unwrap_or_default())
+                        let group = found.get_group(*number).and_then(|group| text.as_bytes().get(group.range()));
+                        replaced.extend_from_slice(group.unwrap_or_default());
                     }
                 }
             }
-            end = whole.end();
+            end = whole.end;
         }
         replaced.extend_from_slice(text.as_bytes().get(end..).unwrap_or_default());
         String::from_utf8(replaced).unwrap_or_else(|_| text.to_owned())
@@ -111,7 +115,13 @@ fn checked_length(source: &str) -> Result<&str, String> {
 }
 
 fn build(translated: &str) -> Result<Regex, String> {
-    RegexBuilder::new(translated).size_limit(LARGEST).build().map_err(|error| one_line(&error.to_string()))
+    let hir = parse(translated)?;
+    let build = |lazy_dfa| {
+        let limits = Regex::config().nfa_size_limit(Some(LARGEST)).utf8_empty(false).dfa(false).hybrid(lazy_dfa);
+        Regex::builder().configure(limits).build_from_hir(&hir).map_err(|error| one_line(&error.to_string()))
+    };
+    let small = build(false)?;
+    if small.memory_usage() <= SMALL { Ok(small) } else { build(true) }
 }
 
 fn parse(translated: &str) -> Result<Hir, String> {

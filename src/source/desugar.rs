@@ -202,7 +202,7 @@ impl<'a> Line<'a> {
 
     /// Puts the base path of the backend in the place of the line's own path.
     fn rewrite(&self, base: &str) -> HttpRewrite {
-        let path = regex::escape(self.path.trim_end_matches('/'));
+        let path = regex_syntax::escape(self.path.trim_end_matches('/'));
         let regex = RegexRewrite {
             pattern: format!("^{path}/?"),
             rewrite: format!("{}/", base.trim_end_matches('/').replace('\\', "\\\\")),

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -32,12 +33,12 @@ pub(super) async fn connection(link: Link, visit: &Visit) {
     let mut leave = pin!(visit.drain.wait());
     let mut alarm = pin!(tokio::time::sleep(visit.worker.store.load().proxy.idle_timeout));
     loop {
-        let snapshot = visit.worker.store.load();
-        let policy = &snapshot.proxy;
+        // Only the policy is kept: a long exchange must not keep a replaced configuration alive.
+        let policy = Arc::clone(&visit.worker.store.load().proxy);
         if !begins(&link, &mut buffer, leave.as_mut(), alarm.as_mut(), policy.idle_timeout).await {
             return;
         }
-        match Box::pin(exchange(link, buffer, visit, policy)).await {
+        match Box::pin(exchange(link, buffer, visit, &policy)).await {
             Some(next) => (link, buffer) = next,
             None => return,
         }

@@ -17,19 +17,24 @@ use super::visit::Visit;
 /// Answers the request; afterwards the client's half of it is over, or aborted.
 pub(super) async fn serve(visit: &Visit, mut request: Request, mut journal: Journal, client: &mut Client) {
     let snapshot = visit.worker.store.load();
-    match admit::admit(visit, &snapshot, &mut request, &mut journal) {
+    let generation = snapshot.generation;
+    let admitted = admit::admit(visit, &snapshot, &mut request, &mut journal);
+    let homeless = admitted.is_err() && visit.chain(&snapshot).is_none();
+    // The rule is all that is needed from here on: a long answer must not keep a replaced configuration alive.
+    drop(snapshot);
+    match admitted {
         Ok(rule) => {
             journal.rule = Some(rule.clone());
             act(visit, &request, &rule, client, &mut journal).await;
         }
         Err(refused) => {
-            if visit.chain(&snapshot).is_none() {
+            if homeless {
                 client.announce_close();
             }
             answer(visit, &request, client, &mut journal, &refused, |_, _| {}).await;
         }
     }
-    finish::finish(visit, snapshot.generation, Some(&request), &journal);
+    finish::finish(visit, generation, Some(&request), &journal);
 }
 
 async fn act(visit: &Visit, request: &Request, rule: &RouteRule, client: &mut Client, journal: &mut Journal) {

@@ -1,6 +1,6 @@
 //! What is known of the client's connection while it asks one request after the other?
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use http::HeaderValue;
 
@@ -17,8 +17,8 @@ pub(super) struct Visit {
     pub drain: Drain,
     /// The peer's address without its port, as x-forwarded-for tells it.
     pub peer: HeaderValue,
-    /// The chain of the generation that was asked for last.
-    chain: Mutex<Option<(u64, Option<Arc<FilterChain>>)>>,
+    /// The chain of the generation that was asked for last. Weak: an idle connection keeps no old routes alive.
+    chain: Mutex<Option<(u64, Weak<FilterChain>)>>,
 }
 
 impl Visit {
@@ -36,10 +36,10 @@ impl Visit {
     pub(super) fn chain(&self, snapshot: &Snapshot) -> Option<Arc<FilterChain>> {
         let mut known = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
         match &*known {
-            Some((generation, chain)) if *generation == snapshot.generation => chain.clone(),
+            Some((generation, chain)) if *generation == snapshot.generation => chain.upgrade(),
             _ => {
                 let chain = self.connection.chain(snapshot).cloned();
-                *known = Some((snapshot.generation, chain.clone()));
+                *known = Some((snapshot.generation, chain.as_ref().map_or_else(Weak::new, Arc::downgrade)));
                 chain
             }
         }
