@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn replacements_are_made_as_re2_makes_them() {
         for (pattern, with, text, expected) in [
-            ("x*", "/", "/exy", "//e/y/"),
+            ("x*", "/", "/emptyxxy", "///e/m/p/t/y/y/"),
             (r"^/(\w+)/(\w+)", r"/\2/\1", "/a/b/c", "/b/a/c"),
             ("a", r"[\0]", "aba", "[a]b[a]"),
             ("a(b)?", r"<\1>", "a", "<>"),
