@@ -388,6 +388,8 @@ fn header_changes(rule: &RouteRule, facts: &RequestFacts<'_>, asked: &Asked, loc
         upstream_cluster: None,
         attempts: 1,
         route_name: &rule.name,
+        details: "",
+        received: 0,
     };
     let mut changed = asked.headers.clone();
     rule.request_headers.apply(&mut changed, &template);

@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 use crate::source;
 
 /// Cases that differ, with the reason.
-const KNOWN: [(&str, &str); 11] = [
+const KNOWN: [(&str, &str); 13] = [
     ("port-conflict-tcp-before-http", "TCP servers are not in force yet"),
     ("gwlisteners-gateway-with-bind", REFUSED),
     ("gwlisteners-gateway-with-multiple-http-servers", REFUSED),
@@ -28,6 +28,8 @@ const KNOWN: [(&str, &str); 11] = [
     ("gwroute-http-https-redirection-not-working-when-virtualservice-not-match-http-port-example-org-2", REFUSED),
     ("gwroute-http-redirection-not-working-when-virtualservice-not-match-http-port-example-org-2", REFUSED),
     ("gwroute-http-redirection-not-working-when-virtualservice-not-match-http-port-example-org", REFUSED),
+    ("unit-header-ops-single", REFUSED),
+    ("unit-header-ops-weighted", REFUSED),
     ("unit-query-regex-star-token", REFUSED),
     ("unit-regex-star-header-present", REFUSED),
     ("unit-timeout-0s-disables", REFUSED),

@@ -25,6 +25,8 @@ mod work;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 pub(crate) use self::memory::Memory;
 
 use self::index::Index;
@@ -33,7 +35,7 @@ use self::work::Work;
 use crate::resource::ResourceSet;
 use crate::resource::finding::Finding;
 use crate::resource::settings::{self, Settings};
-use crate::snapshot::{PathNormalization, ProxyPolicy, Snapshot};
+use crate::snapshot::{OwnHeaders, PathNormalization, ProxyPolicy, Snapshot};
 
 /// Makes the snapshot of one generation. What cannot be compiled is left out and reported; it never blocks the rest.
 pub(crate) fn compile(
@@ -71,6 +73,22 @@ fn policy(settings: &Settings) -> ProxyPolicy {
             settings::PathNormalization::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
         },
         max_concurrent_streams: http.max_concurrent_streams,
+        own_headers: own_headers(&http.own_headers),
+    }
+}
+
+fn own_headers(written: &settings::OwnHeaderSettings) -> OwnHeaders {
+    OwnHeaders {
+        // A text that can be no header value leaves the usual one.
+        server: written
+            .server
+            .as_ref()
+            .and_then(|server| HeaderValue::from_str(server).ok().or_else(|| OwnHeaders::default().server)),
+        request_id: written.request_id,
+        attempt_count: written.attempt_count,
+        debug: written.debug,
+        forwarded_host: written.forwarded_host,
+        forwarded_port: written.forwarded_port,
     }
 }
 

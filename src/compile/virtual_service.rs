@@ -16,12 +16,16 @@ use crate::resource::codes;
 use crate::resource::meta::Object;
 use crate::resource::networking::{
     HttpDirectResponse, HttpMatchRequest, HttpRedirect, HttpRewrite, HttpRoute, HttpRouteDestination, RedirectPort,
-    VirtualService,
+    StringMatch, VirtualService,
 };
 use crate::snapshot::matcher::{PathMatch, RequestMatch};
 use crate::snapshot::route::{
-    Action, AuthorityRewrite, ClusterReference, Destination, DirectResponse, Forward, PathRewrite, Redirect, RouteRule,
+    Action, AuthorityRewrite, ClusterReference, Destination, DirectResponse, Forward, PathRewrite, Redirect,
+    RewriteSource, RouteRule,
 };
+
+/// Tries beyond the first (Istio's default retry policy).
+const DEFAULT_RETRIES: u32 = 2;
 
 /// The server that rules are made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,7 +85,7 @@ fn rule(
     let place = format!("spec.http[{}]", resolved.number);
     let origin = format!("VirtualService {} http[{}]", resolved.object.key(), resolved.number);
     let (lists, action) = match Lists::new(route.headers.as_ref()) {
-        Ok(lists) => action(work, root, resolved, lists, &matches, server)?,
+        Ok(lists) => action(work, root, resolved, lists, (entry, &matches), server)?,
         Err(spoiled) => refusal(work, resolved, spoiled)?,
     };
     for operator in &lists.absent {
@@ -121,7 +125,7 @@ fn action(
     root: &Object<VirtualService>,
     resolved: &ResolvedRoute<'_>,
     lists: Lists,
-    matches: &RequestMatch,
+    (entry, matches): (&HttpMatchRequest, &RequestMatch),
     server: ServerPlace<'_>,
 ) -> Result<(Lists, Action), String> {
     let route = &*resolved.route;
@@ -139,7 +143,7 @@ fn action(
                 Err(spoiled) => return refusal(work, resolved, spoiled),
             };
             let cluster = cluster(work, resolved, only, server)?;
-            let operation = operation_of_one(&cluster, &matches.path);
+            let operation = operation_of_one(&cluster, entry);
             let destinations = vec![plain_destination(cluster, 1)];
             let forward = forward(work, route, &joined, matches, destinations, operation)?;
             Ok((joined, Action::Forward(forward)))
@@ -149,7 +153,7 @@ fn action(
                 Ok(destinations) => destinations,
                 Err(spoiled) => return refusal(work, resolved, spoiled),
             };
-            let operation = format!("{}:{}{}", root.meta.name, server.port, operation_path(&matches.path));
+            let operation = format!("{}:{}{}", root.meta.name, server.port, operation_path(entry));
             let forward = forward(work, route, &lists, matches, destinations, operation)?;
             Ok((lists, Action::Forward(forward)))
         }
@@ -176,7 +180,8 @@ fn weighted(
             work.problems.report(resolved.object, &codes::OPERATOR_WITHOUT_VALUE, &path, message);
         }
         let mut destination = plain_destination(cluster(work, resolved, one, server)?, weight);
-        destination.authority_rewrite = lists.authority.as_deref().map(|text| authority(text, false)).transpose()?;
+        destination.authority_rewrite =
+            lists.authority.as_deref().map(|text| authority(text, RewriteSource::Destination)).transpose()?;
         destination.request_headers = lists.request;
         destination.response_headers = lists.response;
         destinations.push(destination);
@@ -218,36 +223,45 @@ fn forward(
 ) -> Result<Forward, String> {
     let rewrite = route.rewrite.as_ref();
     let written = rewrite.map(|rewrite| rewrite.authority.as_str()).filter(|text| !text.is_empty());
-    let authority_rewrite = written.or(lists.authority.as_deref()).map(|text| authority(text, true)).transpose()?;
+    let authority_rewrite = match (written, &lists.authority) {
+        (Some(text), _) => Some(authority(text, RewriteSource::Rewrite)?),
+        (None, Some(text)) => Some(authority(text, RewriteSource::Operation)?),
+        (None, None) => None,
+    };
     Ok(Forward {
         total_weight: destinations.iter().fold(0, |sum: u32, one| sum.saturating_add(one.weight)),
         destinations,
         timeout: route.timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero()),
+        retries: match &route.retries {
+            Some(retries) if retries.attempts == 0 => 0,
+            _ => DEFAULT_RETRIES,
+        },
         path_rewrite: rewrite.map(|rewrite| path_rewrite(work, rewrite, &matches.path)).transpose()?.flatten(),
         authority_rewrite,
         decorator: HeaderValue::from_str(&operation).unwrap_or_else(|_| HeaderValue::from_static("*")),
     })
 }
 
-fn authority(text: &str, tell_original: bool) -> Result<AuthorityRewrite, String> {
+fn authority(text: &str, source: RewriteSource) -> Result<AuthorityRewrite, String> {
     let value = HeaderValue::from_str(text).map_err(|_| format!("{text:?} can be no authority"))?;
-    Ok(AuthorityRewrite { value, tell_original })
+    Ok(AuthorityRewrite { value, source })
 }
 
 /// `<host>:<port>/<path>` of the only destination (Istio's decorator operation).
-fn operation_of_one(cluster: &ClusterReference, path: &PathMatch) -> String {
+fn operation_of_one(cluster: &ClusterReference, entry: &HttpMatchRequest) -> String {
     let name = cluster.name();
     let mut parts = name.split('|').skip(1);
     let (port, host) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
-    format!("{host}:{port}{}", operation_path(path))
+    format!("{host}:{port}{}", operation_path(entry))
 }
 
-fn operation_path(path: &PathMatch) -> String {
-    match path {
-        PathMatch::Any => "/*".to_owned(),
-        PathMatch::Prefix { text, .. } => format!("{text}*"),
-        PathMatch::Exact { text, .. } => text.to_string(),
-        PathMatch::Regex(pattern) => pattern.source().to_owned(),
+/// The path's condition as it is written.
+fn operation_path(entry: &HttpMatchRequest) -> String {
+    match &entry.uri {
+        Some(StringMatch { exact: Some(text), .. }) => text.clone(),
+        Some(StringMatch { prefix: Some(text), .. }) => format!("{text}*"),
+        Some(StringMatch { regex: Some(text), .. }) => text.clone(),
+        _ => "/*".to_owned(),
     }
 }
 

@@ -131,12 +131,14 @@ async fn introduce(
     listener: &Listener,
     worker: &Worker,
 ) -> Result<Introduced, Refusal> {
+    let socket_peer = ends.client;
     if listener.proxy_protocol
         && let Some(told) = proxy_header(&mut opening).await?
     {
         ends = Addresses { client: canonical(told.client), destination: canonical(told.destination) };
     }
     let connection = |tls, protocol| Connection {
+        socket_peer,
         listener: listener.address,
         local: ends.destination,
         peer: ends.client,

@@ -17,6 +17,8 @@ pub(crate) struct Connection {
     pub local: SocketAddr,
     /// The client, or the one that the PROXY protocol tells. IPv4-mapped addresses are IPv4.
     pub peer: SocketAddr,
+    /// The other end of the socket, whatever the PROXY protocol tells.
+    pub socket_peer: SocketAddr,
     /// `None` on plaintext.
     pub tls: Option<TlsFacts>,
     pub protocol: ClientProtocol,

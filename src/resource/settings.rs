@@ -101,6 +101,38 @@ pub(crate) struct HttpSettings {
     pub path_normalization: PathNormalization,
     /// HTTP/2 streams that a client may open at once. Default 1024.
     pub max_concurrent_streams: u32,
+    /// MeshConfig defaultConfig.proxyHeaders.
+    pub own_headers: OwnHeaderSettings,
+}
+
+/// Which headers the proxy adds by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OwnHeaderSettings {
+    /// `server`; `None` leaves what the endpoint says. Default `istio-envoy`.
+    pub server: Option<String>,
+    /// Default true.
+    pub request_id: bool,
+    /// Default true.
+    pub attempt_count: bool,
+    /// Envoy's debug headers. Default true.
+    pub debug: bool,
+    /// Default false.
+    pub forwarded_host: bool,
+    /// Default false.
+    pub forwarded_port: bool,
+}
+
+impl Default for OwnHeaderSettings {
+    fn default() -> Self {
+        OwnHeaderSettings {
+            server: Some("istio-envoy".into()),
+            request_id: true,
+            attempt_count: true,
+            debug: true,
+            forwarded_host: false,
+            forwarded_port: false,
+        }
+    }
 }
 
 /// MeshConfig pathNormalization.normalization.
@@ -185,6 +217,7 @@ impl Default for Settings {
                 num_trusted_proxies: 0,
                 path_normalization: PathNormalization::Base,
                 max_concurrent_streams: 1024,
+                own_headers: OwnHeaderSettings::default(),
             },
             access_log: AccessLogSettings { path: Some("/dev/stdout".into()), format: AccessLogFormat::Text },
             runtime: RuntimeSettings { workers: 0 },

@@ -4,7 +4,7 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) use super::template::{TemplateFacts, ValueTemplate};
 
-/// One list: all removes, then every set, then every add. Values are computed from the headers as they were before.
+/// One list: all removes, then every set, then every add. Values are computed from the headers behind the removes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HeaderOperations {
     pub remove: Vec<HeaderName>,
@@ -23,13 +23,13 @@ impl HeaderOperations {
         if self.is_empty() {
             return;
         }
+        for name in self.remove.iter().filter(|name| *name != header::SERVER) {
+            headers.remove(name);
+        }
         let values = |operations: &[(HeaderName, ValueTemplate)]| -> Vec<Option<HeaderValue>> {
             operations.iter().map(|(_, template)| template.value(headers, facts)).collect()
         };
         let (set, add) = (values(&self.set), values(&self.add));
-        for name in self.remove.iter().filter(|name| *name != header::SERVER) {
-            headers.remove(name);
-        }
         for (name, value) in with_values(&self.set, set) {
             headers.insert(name, value);
         }
@@ -141,10 +141,11 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("a", HeaderValue::from_static("old"));
         headers.insert("accept", HeaderValue::from_static("x"));
+        headers.insert("gone", HeaderValue::from_static("g"));
         headers.insert("server", HeaderValue::from_static("me"));
         let operations = HeaderOperations {
-            remove: vec![HeaderName::from_static("a"), header::SERVER],
-            set: list(&[("b", "%REQ(a)%"), ("a", "new"), ("accept", ""), ("server", "you")]),
+            remove: vec![HeaderName::from_static("gone"), header::SERVER],
+            set: list(&[("b", "%REQ(a)%"), ("d", "%REQ(gone)%"), ("a", "new"), ("accept", ""), ("server", "you")]),
             add: list(&[("a", "%REQ(a)%"), ("accept", "y"), ("c", "%REQ(none)%")]),
         };
         operations.apply(&mut headers, &facts("/"));

@@ -20,6 +20,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::base::cidr::Cidr;
 
 use self::cluster::Cluster;
@@ -49,6 +51,22 @@ pub(crate) struct ProxyPolicy {
     pub num_trusted_proxies: u32,
     pub path_normalization: PathNormalization,
     pub max_concurrent_streams: u32,
+    pub own_headers: OwnHeaders,
+}
+
+/// Which headers the proxy adds by itself (MeshConfig defaultConfig.proxyHeaders).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OwnHeaders {
+    /// `server` of every answer; `None` leaves what the endpoint says.
+    pub server: Option<HeaderValue>,
+    pub request_id: bool,
+    pub attempt_count: bool,
+    /// `x-envoy-upstream-service-time`, `x-envoy-original-path` and `x-envoy-expected-rq-timeout-ms`.
+    pub debug: bool,
+    /// `x-forwarded-host`, where a rule rewrites the authority.
+    pub forwarded_host: bool,
+    /// `x-forwarded-port`
+    pub forwarded_port: bool,
 }
 
 /// How the path of a request is made canonical before it is matched and forwarded (MeshConfig pathNormalization).
@@ -86,6 +104,20 @@ impl Default for ProxyPolicy {
             num_trusted_proxies: 0,
             path_normalization: PathNormalization::Base,
             max_concurrent_streams: 1024,
+            own_headers: OwnHeaders::default(),
+        }
+    }
+}
+
+impl Default for OwnHeaders {
+    fn default() -> Self {
+        OwnHeaders {
+            server: Some(HeaderValue::from_static("istio-envoy")),
+            request_id: true,
+            attempt_count: true,
+            debug: true,
+            forwarded_host: false,
+            forwarded_port: false,
         }
     }
 }

@@ -87,6 +87,8 @@ pub(crate) struct Forward {
     pub total_weight: u32,
     /// `None`: disabled. Counts from the end of the request to the end of the response.
     pub timeout: Option<Duration>,
+    /// Tries beyond the first.
+    pub retries: u32,
     pub path_rewrite: Option<PathRewrite>,
     pub authority_rewrite: Option<AuthorityRewrite>,
     /// `x-envoy-decorator-operation`, sent upstream.
@@ -132,8 +134,18 @@ pub(crate) enum PathRewrite {
 #[derive(Debug)]
 pub(crate) struct AuthorityRewrite {
     pub value: HeaderValue,
-    /// Whether `x-envoy-original-host` tells the old one.
-    pub tell_original: bool,
+    pub source: RewriteSource,
+}
+
+/// Where an authority was written; decides which headers tell the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RewriteSource {
+    /// rewrite.authority: `x-envoy-original-host`, and `x-forwarded-host` where that is on.
+    Rewrite,
+    /// Header operations of the rule: `x-envoy-original-host`.
+    Operation,
+    /// Header operations of one of several destinations: nothing.
+    Destination,
 }
 
 /// Istio HTTPRedirect.
@@ -280,6 +292,7 @@ mod tests {
             destinations: vec![destination(1), destination(3)],
             total_weight: 4,
             timeout: None,
+            retries: 0,
             path_rewrite: None,
             authority_rewrite: None,
             decorator: HeaderValue::from_static("x"),

@@ -51,6 +51,8 @@ pub(crate) enum TemplatePart {
     RequestedServerName,
     TlsVersion,
     RouteName,
+    ResponseCodeDetails,
+    BytesReceived,
     /// An operator of Envoy that tells nothing here: of client certificates, upstream TLS, or known only afterwards.
     Absent(Box<str>),
 }
@@ -112,6 +114,10 @@ pub(crate) struct TemplateFacts<'a> {
     /// Tries so far, 1 or more once the request goes upstream.
     pub attempts: u32,
     pub route_name: &'a str,
+    /// Envoy's word on how the answer came about.
+    pub details: &'a str,
+    /// Bytes of the request's body so far.
+    pub received: u64,
 }
 
 impl ValueTemplate {
@@ -236,6 +242,8 @@ impl TemplatePart {
                 text.extend_from_slice(facts.server_name.unwrap_or_default().as_bytes())
             }
             TemplatePart::TlsVersion => text.extend_from_slice(facts.tls_version.unwrap_or_default().as_bytes()),
+            TemplatePart::ResponseCodeDetails => text.extend_from_slice(facts.details.as_bytes()),
+            TemplatePart::BytesReceived => put(text, facts.received),
             TemplatePart::RouteName => text.extend_from_slice(facts.route_name.as_bytes()),
             TemplatePart::Absent(_) => {}
         }
@@ -307,6 +315,8 @@ fn part(name: &str, argument: Option<&str>, at_most: Option<usize>) -> Result<Te
         ("DOWNSTREAM_LOCAL_PORT", None) => address(Whose::Local, Shown::Port),
         ("REQUESTED_SERVER_NAME", None) => TemplatePart::RequestedServerName,
         ("DOWNSTREAM_TLS_VERSION", None) => TemplatePart::TlsVersion,
+        ("RESPONSE_CODE_DETAILS", None) => TemplatePart::ResponseCodeDetails,
+        ("BYTES_RECEIVED", None) => TemplatePart::BytesReceived,
         ("ROUTE_NAME", None) => TemplatePart::RouteName,
         _ => return known_elsewhere(name, argument),
     };
@@ -325,8 +335,7 @@ fn header_source(names: &str, at_most: Option<usize>) -> Result<HeaderSource, St
 
 /// Operators of Envoy that have no value here; any other name is an error.
 fn known_elsewhere(name: &str, argument: Option<&str>) -> Result<TemplatePart, String> {
-    const PLAIN: [&str; 24] = [
-        "BYTES_RECEIVED",
+    const PLAIN: [&str; 22] = [
         "BYTES_SENT",
         "CONNECTION_ID",
         "CONNECTION_TERMINATION_DETAILS",
@@ -343,7 +352,6 @@ fn known_elsewhere(name: &str, argument: Option<&str>) -> Result<TemplatePart, S
         "DURATION",
         "GRPC_STATUS",
         "REQUEST_DURATION",
-        "RESPONSE_CODE_DETAILS",
         "RESPONSE_DURATION",
         "RESPONSE_FLAGS_LONG",
         "UPSTREAM_LOCAL_ADDRESS",
@@ -390,6 +398,8 @@ pub(crate) mod tests {
             upstream_cluster: Some("outbound|80||a.test"),
             attempts: 1,
             route_name: "rule",
+            details: "via_upstream",
+            received: 5,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::resource::codes;
 use crate::resource::finding::Finding;
 use crate::resource::meta::Origin;
 use crate::resource::networking::GoDuration;
-use crate::resource::settings::{AccessLogFormat, PathNormalization, Settings};
+use crate::resource::settings::{AccessLogFormat, OwnHeaderSettings, PathNormalization, Settings};
 
 /// The fields of MeshConfig that are in force.
 #[derive(Debug, Default, Deserialize)]
@@ -39,6 +39,39 @@ struct PathNormalizationPolicy {
 #[serde(default, rename_all = "camelCase")]
 struct ProxyConfig {
     gateway_topology: Topology,
+    proxy_headers: ProxyHeaders,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ProxyHeaders {
+    server: ServerHeader,
+    request_id: Switch,
+    attempt_count: Switch,
+    envoy_debug_headers: Switch,
+    x_forwarded_host: Extra,
+    x_forwarded_port: Extra,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServerHeader {
+    disabled: Option<bool>,
+    value: String,
+}
+
+/// A header that can be turned off.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Switch {
+    disabled: Option<bool>,
+}
+
+/// A header that can be turned on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Extra {
+    enabled: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -91,6 +124,7 @@ fn write(mesh: MeshConfig, settings: &mut Settings) {
     if topology.proxy_protocol.is_some() {
         settings.listen.proxy_protocol = true;
     }
+    write_headers(mesh.default_config.proxy_headers, &mut settings.http.own_headers);
     if let Some(timeout) = mesh.connect_timeout {
         settings.http.connect_timeout = timeout.0;
     }
@@ -107,6 +141,19 @@ fn write(mesh: MeshConfig, settings: &mut Settings) {
     }
 }
 
+fn write_headers(written: ProxyHeaders, headers: &mut OwnHeaderSettings) {
+    match written.server {
+        ServerHeader { disabled: Some(true), .. } => headers.server = None,
+        ServerHeader { value, .. } if !value.is_empty() => headers.server = Some(value),
+        ServerHeader { .. } => {}
+    }
+    headers.request_id = written.request_id.disabled != Some(true);
+    headers.attempt_count = written.attempt_count.disabled != Some(true);
+    headers.debug = written.envoy_debug_headers.disabled != Some(true);
+    headers.forwarded_host = written.x_forwarded_host.enabled == Some(true);
+    headers.forwarded_port = written.x_forwarded_port.enabled == Some(true);
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -115,16 +162,18 @@ mod tests {
 
     #[test]
     fn known_fields_change_the_defaults_and_others_are_told() {
-        let text = "pathNormalization:\n  normalization: MERGE_SLASHES\ndefaultConfig:\n  gatewayTopology: {numTrustedProxies: 2, proxyProtocol: {}}\n  concurrency: 2\nconnectTimeout: 3s\naccessLogFile: ''\n";
+        let text = "pathNormalization:\n  normalization: MERGE_SLASHES\ndefaultConfig:\n  gatewayTopology: {numTrustedProxies: 2, proxyProtocol: {}}\n  proxyHeaders: {server: {value: web}, attemptCount: {disabled: true}}\n  concurrency: 2\nconnectTimeout: 3s\naccessLogFile: ''\n";
         let mut settings = Settings::default();
         let findings = apply("mesh.yaml", text, &mut settings).unwrap();
         assert_eq!(settings.http.path_normalization, PathNormalization::MergeSlashes);
         assert_eq!((settings.http.num_trusted_proxies, settings.listen.proxy_protocol), (2, true));
         assert_eq!(settings.http.connect_timeout, Duration::from_secs(3));
         assert_eq!(settings.access_log.path, None);
+        let own_headers = &settings.http.own_headers;
+        assert_eq!((own_headers.server.as_deref(), own_headers.attempt_count), (Some("web"), false));
         assert_eq!(
             findings[0].to_string(),
-            "mesh.yaml:5: info [LIM0023] `defaultConfig.concurrency` of the mesh is not in force"
+            "mesh.yaml:6: info [LIM0023] `defaultConfig.concurrency` of the mesh is not in force"
         );
         let mut unchanged = Settings::default();
         assert_eq!(apply("mesh.yaml", "# nothing\n", &mut unchanged), Ok(Vec::new()));

@@ -216,6 +216,8 @@ fn check_operations(operations: &HeaderOperations, direction: Direction, at: At<
             faults.check(at, check_value(value));
         }
     }
+    let authorities = operations.set.keys().chain(operations.add.keys()).filter(|name| is_authority(name)).count();
+    faults.require(authorities < 2, at, "Host can be set once");
     for (index, name) in operations.remove.iter().enumerate() {
         faults.check(at.item("remove", index), check_operation_name(name));
     }

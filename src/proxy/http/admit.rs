@@ -20,6 +20,7 @@ use super::headers;
 use super::visit::Visit;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
@@ -117,8 +118,13 @@ fn introduce(visit: &Visit, policy: &ProxyPolicy, request: &mut Request, journal
     request.headers.insert(FORWARDED_FOR, forwarded);
     request.headers.insert(EXTERNAL_ADDRESS, external);
     let random = (u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..));
-    if let Ok(id) = HeaderValue::from_bytes(&headers::request_id(random)) {
+    if policy.own_headers.request_id
+        && let Ok(id) = HeaderValue::from_bytes(&headers::request_id(random))
+    {
         request.headers.insert(REQUEST_ID, id);
+    }
+    if policy.own_headers.forwarded_port {
+        request.headers.insert(FORWARDED_PORT, visit.connection.local.port().into());
     }
     forwarded_proto(visit.is_tls(), &trust, request)
 }

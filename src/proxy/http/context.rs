@@ -158,16 +158,16 @@ impl Journal {
         self.details = Cow::Borrowed("downstream_remote_disconnect");
     }
 
-    /// What header operations can tell. `request` is given while a response is changed.
+    /// What header operations can tell. `sent` are the request's headers, given while a response is changed.
     pub(super) fn template_facts<'a>(
         &'a self,
         connection: &'a Connection,
         request: &'a Request,
-        of_response: bool,
+        sent: Option<&'a HeaderMap>,
         upstream_cluster: Option<&'a str>,
     ) -> TemplateFacts<'a> {
         TemplateFacts {
-            request: of_response.then_some(&request.headers),
+            request: sent,
             method: request.method.as_str(),
             scheme: &request.scheme,
             authority: request.authority(),
@@ -177,14 +177,16 @@ impl Journal {
             protocol: request.protocol(),
             start: self.time,
             remote: self.client,
-            direct_remote: connection.peer,
+            direct_remote: connection.socket_peer,
             local: connection.local,
             server_name: connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
             tls_version: connection.tls.as_ref().and_then(|tls| version_name(tls.version)),
             hostname: hostname(),
             upstream_host: self.upstream_host,
             upstream_cluster,
-            attempts: self.attempts,
+            attempts: self.attempts.max(1),
+            details: &self.details,
+            received: self.received,
             route_name: self.rule.as_ref().map_or("", |rule| &rule.name),
         }
     }

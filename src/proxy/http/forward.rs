@@ -16,6 +16,7 @@ use http::{StatusCode, response};
 use tokio::time::Sleep;
 
 use crate::net::link::Link;
+use crate::snapshot::ProxyPolicy;
 use crate::snapshot::cluster::{Cluster, UpstreamProtocol};
 use crate::snapshot::headers::is_known_in_response;
 use crate::snapshot::route::{ClusterReference, Destination, Forward, RouteRule};
@@ -29,11 +30,9 @@ use super::fail::Failure;
 use super::headers;
 use super::origin::{MoveFailure, Origin, OriginHead, Step};
 use super::outgoing::{Outgoing, asked_grpc_timeout};
-use super::reply::{SERVER, size_of_head};
+use super::reply::size_of_head;
 use super::visit::Visit;
 
-/// Tries beyond the first (Istio's default retry policy).
-const RETRIES: u32 = 2;
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
@@ -42,6 +41,7 @@ const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
     pub visit: &'a Visit,
+    pub proxy: &'a ProxyPolicy,
     pub request: &'a Request,
     pub rule: &'a RouteRule,
     pub forward: &'a Forward,
@@ -74,7 +74,7 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
                 return Ok(());
             }
             Err((failure, at)) => {
-                let spent = journal.attempts > RETRIES;
+                let spent = journal.attempts > way.forward.retries;
                 if spent || !may_repeat(&failure, way.request, client, journal.received) {
                     return Err(failure);
                 }
@@ -363,11 +363,18 @@ impl Exchange<'_> {
         if !self.way.request.upgrade {
             let milliseconds = self.clock.since.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
             self.journal.service_time = Some(milliseconds);
-            head.headers.insert(SERVICE_TIME, milliseconds.into());
+            if self.way.proxy.own_headers.debug {
+                head.headers.insert(SERVICE_TIME, milliseconds.into());
+            }
         }
         let code = head.status.as_u16();
         self.outgoing.change_response(self.journal, code, &mut head.headers);
-        head.headers.insert(header::SERVER, SERVER);
+        if head.status != StatusCode::SWITCHING_PROTOCOLS {
+            head.headers.remove(header::UPGRADE);
+        }
+        if let Some(server) = &self.way.proxy.own_headers.server {
+            head.headers.insert(header::SERVER, server.clone());
+        }
     }
 
     /// Moves the answer; `done` once all of it is queued. Ready when it is sent.

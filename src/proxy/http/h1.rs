@@ -139,7 +139,8 @@ async fn refuse(
 ) -> Option<(Box<Link>, BytesMut)> {
     let reply = Reply::from(refusal);
     let mut client = Client::http1(HttpSession::new(link), Method::GET, false, true);
-    let written = reply::write(&mut client, &Method::GET, &mut journal, &reply, |_, _| {});
+    let server = visit.worker.store.load().proxy.own_headers.server.clone();
+    let written = reply::write(&mut client, &Method::GET, &mut journal, &reply, server.as_ref(), |_, _| {});
     if !reply.flags.is_empty() {
         visit.worker.telemetry.metrics.protocol_error(&reply.details);
     }

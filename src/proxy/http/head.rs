@@ -154,6 +154,7 @@ mod tests {
             num_trusted_proxies: 0,
             path_normalization: crate::snapshot::PathNormalization::Base,
             max_concurrent_streams: 100,
+            own_headers: crate::snapshot::OwnHeaders::default(),
         }
     }
 

@@ -60,6 +60,7 @@ fn is_own_word(name: &str) -> bool {
         "decorator-operation"
             | "downstream-service-cluster"
             | "downstream-service-node"
+            | "original-host"
             | "original-path"
             | "retry-on"
             | "retry-grpc-on"

@@ -6,6 +6,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request as HttpRequest, Version, request};
 
+use crate::snapshot::route::RewriteSource;
+
 use super::context::{Journal, split_query};
 use super::fail::Failure;
 use super::forward::Way;
@@ -13,6 +15,7 @@ use super::forward::Way;
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const DECORATOR: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
@@ -25,7 +28,7 @@ pub(super) struct Outgoing<'a> {
     authority: &'a HeaderValue,
     /// Where it is another than the request's.
     path: Option<String>,
-    tell_original_host: bool,
+    authority_source: Option<RewriteSource>,
 }
 
 impl<'a> Outgoing<'a> {
@@ -45,7 +48,7 @@ impl<'a> Outgoing<'a> {
             way,
             authority: rewrite.map_or(&way.request.authority, |rewrite| &rewrite.value),
             path,
-            tell_original_host: rewrite.is_some_and(|rewrite| rewrite.tell_original),
+            authority_source: rewrite.map(|rewrite| rewrite.source),
         }
     }
 
@@ -63,7 +66,15 @@ impl<'a> Outgoing<'a> {
             return;
         }
         let name = Some(&**way.destination.cluster.name());
-        let mut facts = journal.template_facts(&way.visit.connection, way.request, true, name);
+        let changed;
+        let sent = match way.destination.request_headers.is_empty() && way.rule.request_headers.is_empty() {
+            true => &way.request.headers,
+            false => {
+                changed = self.changed_headers(journal, None);
+                &changed
+            }
+        };
+        let mut facts = journal.template_facts(&way.visit.connection, way.request, Some(sent), name);
         facts.response_code = code;
         facts.path = self.path.as_deref().unwrap_or(facts.path);
         facts.authority = self.authority.to_str().unwrap_or(facts.authority);
@@ -112,40 +123,65 @@ impl<'a> Outgoing<'a> {
         self.path.as_deref().or(self.way.request.normalized.as_deref())
     }
 
-    /// Header operations first, then what the rewrites and the router add.
     fn head(&self, journal: &Journal, left: Option<Duration>) -> request::Parts {
-        let Way { visit, request, rule, forward, destination } = *self.way;
         let (mut head, ()) = HttpRequest::new(()).into_parts();
-        head.method = request.method.clone();
-        head.headers = request.headers.clone();
-        let headers = &mut head.headers;
-        if !destination.request_headers.is_empty() || !rule.request_headers.is_empty() {
-            let name = Some(&**destination.cluster.name());
-            let facts = journal.template_facts(&visit.connection, request, false, name);
-            destination.request_headers.apply(headers, &facts);
-            rule.request_headers.apply(headers, &facts);
+        head.method = self.way.request.method.clone();
+        head.headers = self.changed_headers(journal, left);
+        let own = &self.way.proxy.own_headers;
+        if journal.attempts > 1 && own.attempt_count {
+            head.headers.insert(ATTEMPT_COUNT, journal.attempts.into());
         }
-        if self.path.is_some()
-            && let Ok(original) = HeaderValue::from_str(request.path())
-        {
-            headers.insert(ORIGINAL_PATH, original);
-        }
-        if self.tell_original_host {
-            headers.insert(ORIGINAL_HOST, request.authority.clone());
-        }
+        self.tell_originals(&mut head.headers);
+        head
+    }
+
+    /// The router's own headers, then the header operations, which may change those too.
+    fn changed_headers(&self, journal: &Journal, left: Option<Duration>) -> HeaderMap {
+        let Way { visit, proxy, request, rule, forward, destination } = *self.way;
+        let mut headers = request.headers.clone();
         headers.insert(DECORATOR, forward.decorator.clone());
-        headers.insert(ATTEMPT_COUNT, journal.attempts.into());
+        if proxy.own_headers.attempt_count {
+            headers.insert(ATTEMPT_COUNT, journal.attempts.max(1).into());
+        }
         if request.trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         if let Some(left) = left {
-            let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            headers.insert(EXPECTED_TIMEOUT, milliseconds.into());
+            if proxy.own_headers.debug {
+                headers.insert(EXPECTED_TIMEOUT, u64::try_from(left.as_millis()).unwrap_or(u64::MAX).into());
+            }
             if journal.is_grpc {
-                limit_grpc_timeout(headers, left);
+                limit_grpc_timeout(&mut headers, left);
             }
         }
-        head
+        if !destination.request_headers.is_empty() || !rule.request_headers.is_empty() {
+            let name = Some(&**destination.cluster.name());
+            let facts = journal.template_facts(&visit.connection, request, None, name);
+            destination.request_headers.apply(&mut headers, &facts);
+            rule.request_headers.apply(&mut headers, &facts);
+        }
+        headers
+    }
+
+    /// Tells what the rewrites replaced.
+    fn tell_originals(&self, headers: &mut HeaderMap) {
+        let Way { proxy, request, .. } = *self.way;
+        if self.path.is_some()
+            && proxy.own_headers.debug
+            && let Ok(original) = HeaderValue::from_str(request.path())
+        {
+            headers.insert(ORIGINAL_PATH, original);
+        }
+        if matches!(self.authority_source, Some(RewriteSource::Rewrite | RewriteSource::Operation)) {
+            headers.insert(ORIGINAL_HOST, request.authority.clone());
+        }
+        if self.authority_source == Some(RewriteSource::Rewrite) && proxy.own_headers.forwarded_host {
+            let mut hosts = headers.get(&FORWARDED_HOST).map_or_else(Vec::new, |old| [old.as_bytes(), b","].concat());
+            hosts.extend_from_slice(request.authority.as_bytes());
+            if let Ok(hosts) = HeaderValue::from_bytes(&hosts) {
+                headers.insert(FORWARDED_HOST, hosts);
+            }
+        }
     }
 }
 

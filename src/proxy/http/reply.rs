@@ -7,21 +7,22 @@ use super::client::{Broken, Client};
 use super::context::Journal;
 use super::fail::Reply;
 
-/// `server` of everything that we send.
-pub(super) const SERVER: HeaderValue = HeaderValue::from_static("istio-envoy");
-
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Queues the answer. `change` applies the rule's own operations to its headers.
+/// Queues the answer; `server` is what it says of itself. `change` applies the rule's own operations to its headers.
 pub(super) fn write(
     client: &mut Client,
     method: &Method,
     journal: &mut Journal,
     reply: &Reply,
+    server: Option<&HeaderValue>,
     change: impl FnOnce(&Journal, &mut HeaderMap),
 ) -> Result<(), Broken> {
     let mut head = head_of(reply, journal.is_grpc);
+    if let Some(server) = server {
+        head.headers.insert(header::SERVER, server.clone());
+    }
     change(journal, &mut head.headers);
     let body = if journal.is_grpc || *method == Method::HEAD { b"" } else { &reply.body[..] };
     journal.replied(reply);
@@ -57,7 +58,6 @@ fn head_of(reply: &Reply, is_grpc: bool) -> response::Parts {
     if let Some(location) = &reply.location {
         headers.insert(header::LOCATION, location.clone());
     }
-    headers.insert(header::SERVER, SERVER);
     head
 }
 
@@ -110,7 +110,7 @@ mod tests {
     fn plain_replies_are_text() {
         let head = head_of(&Reply::new(StatusCode::BAD_REQUEST, "Bad Request", "x"), false);
         assert_eq!(head.headers["content-type"], "text/plain");
-        assert_eq!((&head.headers["content-length"], &head.headers["server"]), (&HeaderValue::from(11), &SERVER));
+        assert_eq!(head.headers["content-length"], "11");
         assert!(head_of(&Reply::not_found(), false).headers.get("content-type").is_none());
     }
 }

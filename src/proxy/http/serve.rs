@@ -2,6 +2,7 @@
 
 use http::header::{self, HeaderMap};
 
+use crate::snapshot::ProxyPolicy;
 use crate::snapshot::route::{Action, DirectResponse, RouteRule};
 
 use super::admit;
@@ -25,38 +26,46 @@ pub(super) async fn serve(visit: &Visit, mut request: Request, mut journal: Jour
     match admitted {
         Ok(rule) => {
             journal.rule = Some(rule.clone());
-            act(visit, &request, &rule, client, &mut journal).await;
+            act(visit, &snapshot.proxy, &request, &rule, client, &mut journal).await;
         }
         Err(refused) => {
             if homeless {
                 client.announce_close();
             }
-            answer(visit, &request, client, &mut journal, &refused, |_, _| {}).await;
+            answer(visit, &snapshot.proxy, &request, client, &mut journal, &refused, |_, _| {}).await;
         }
     }
     finish::finish(visit, generation, Some(&request), &journal);
 }
 
-async fn act(visit: &Visit, request: &Request, rule: &RouteRule, client: &mut Client, journal: &mut Journal) {
+async fn act(
+    visit: &Visit,
+    proxy: &ProxyPolicy,
+    request: &Request,
+    rule: &RouteRule,
+    client: &mut Client,
+    journal: &mut Journal,
+) {
     let own = |journal: &Journal, headers: &mut HeaderMap| {
         if !rule.response_headers.is_empty() {
-            rule.response_headers.apply(headers, &journal.template_facts(&visit.connection, request, true, None));
+            rule.response_headers
+                .apply(headers, &journal.template_facts(&visit.connection, request, Some(&request.headers), None));
         }
     };
     let forward = match &rule.action {
         Action::Redirect(redirect) => {
             let reply = Reply::redirect(redirect.code, redirect.location(&request.facts()));
-            return answer(visit, request, client, journal, &reply, own).await;
+            return answer(visit, proxy, request, client, journal, &reply, own).await;
         }
         Action::Respond(response) => {
-            return answer(visit, request, client, journal, &respond(request, response), own).await;
+            return answer(visit, proxy, request, client, journal, &respond(request, response), own).await;
         }
         Action::Forward(forward) => forward,
     };
     let Some(destination) = forward.choose(fastrand::u32(..)) else {
-        return answer(visit, request, client, journal, &Failure::NoCluster.reply(0), own).await;
+        return answer(visit, proxy, request, client, journal, &Failure::NoCluster.reply(0), own).await;
     };
-    let way = Way { visit, request, rule, forward, destination };
+    let way = Way { visit, proxy, request, rule, forward, destination };
     match forward::forward(&way, client, journal).await {
         Ok(()) => {}
         Err(Failure::ClientGone) => {
@@ -65,7 +74,7 @@ async fn act(visit: &Visit, request: &Request, rule: &RouteRule, client: &mut Cl
         }
         Err(failure) => {
             let reply = failure.reply(journal.attempts);
-            answer(visit, request, client, journal, &reply, |journal, headers| {
+            answer(visit, proxy, request, client, journal, &reply, |journal, headers| {
                 Outgoing::new(&way).change_response(journal, 0, headers);
             })
             .await;
@@ -85,6 +94,7 @@ fn respond(request: &Request, response: &DirectResponse) -> Reply {
 
 async fn answer(
     visit: &Visit,
+    proxy: &ProxyPolicy,
     request: &Request,
     client: &mut Client,
     journal: &mut Journal,
@@ -94,14 +104,15 @@ async fn answer(
     if visit.drain.is_draining() || !client.is_uploaded() {
         client.announce_close();
     }
-    let written = reply::write(client, &request.method, journal, reply, |journal, headers| {
-        let kept = headers.get(header::CONTENT_TYPE).cloned();
-        change(journal, headers);
-        // Removing it has no effect on an answer of our own.
-        if let Some(kept) = kept {
-            headers.entry(header::CONTENT_TYPE).or_insert(kept);
-        }
-    });
+    let written =
+        reply::write(client, &request.method, journal, reply, proxy.own_headers.server.as_ref(), |journal, headers| {
+            let kept = headers.get(header::CONTENT_TYPE).cloned();
+            change(journal, headers);
+            // Removing it has no effect on an answer of our own.
+            if let Some(kept) = kept {
+                headers.entry(header::CONTENT_TYPE).or_insert(kept);
+            }
+        });
     let sent = match written {
         Ok(()) => std::future::poll_fn(|cx| client.poll_drive(cx)).await,
         Err(broken) => Err(broken),

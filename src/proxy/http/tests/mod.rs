@@ -75,6 +75,7 @@ impl Setup {
                 destinations: vec![destination],
                 total_weight: 1,
                 timeout: self.timeout,
+                retries: 2,
                 path_rewrite: None,
                 authority_rewrite: None,
                 decorator: HeaderValue::from_static("web.test:80/*"),
@@ -101,6 +102,7 @@ impl Setup {
                 num_trusted_proxies: 0,
                 path_normalization: PathNormalization::Base,
                 max_concurrent_streams: 100,
+                own_headers: crate::snapshot::OwnHeaders::default(),
             }),
         }
     }
@@ -126,7 +128,8 @@ impl Gateway {
             loop {
                 let (stream, peer) = listener.accept().await.unwrap();
                 stream.set_nodelay(true).unwrap();
-                let connection = Connection { listener: address, local: address, peer, tls: None, protocol };
+                let connection =
+                    Connection { listener: address, local: address, peer, socket_peer: peer, tls: None, protocol };
                 let link = Link::server_plain(stream, Bytes::new());
                 tokio::spawn(super::serve(link, Arc::new(connection), Arc::clone(&worker), drain.drain()));
             }
