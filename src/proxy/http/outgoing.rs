@@ -156,7 +156,9 @@ impl<'a> Outgoing<'a> {
         }
         if !destination.request_headers.is_empty() || !rule.request_headers.is_empty() {
             let name = Some(&**destination.cluster.name());
-            let facts = journal.template_facts(&visit.connection, request, None, name);
+            let mut facts = journal.template_facts(&visit.connection, request, None, name);
+            // They are changed before an endpoint is chosen.
+            facts.upstream_host = None;
             destination.request_headers.apply(&mut headers, &facts);
             rule.request_headers.apply(&mut headers, &facts);
         }
