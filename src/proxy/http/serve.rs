@@ -1,5 +1,7 @@
 //! What happens to one request, from admission to its end?
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderMap};
 
 use crate::snapshot::ProxyPolicy;
@@ -21,18 +23,19 @@ pub(super) async fn serve(visit: &Visit, mut request: Request, mut journal: Jour
     let generation = snapshot.generation;
     let admitted = admit::admit(visit, &snapshot, &mut request, &mut journal);
     let homeless = admitted.is_err() && visit.chain(&snapshot).is_none();
-    // The rule is all that is needed from here on: a long answer must not keep a replaced configuration alive.
+    // Rule and policy are all that is needed from here on: a long answer must not keep a replaced configuration alive.
+    let proxy = Arc::clone(&snapshot.proxy);
     drop(snapshot);
     match admitted {
         Ok(rule) => {
             journal.rule = Some(rule.clone());
-            act(visit, &snapshot.proxy, &request, &rule, client, &mut journal).await;
+            act(visit, &proxy, &request, &rule, client, &mut journal).await;
         }
         Err(refused) => {
             if homeless {
                 client.announce_close();
             }
-            answer(visit, &snapshot.proxy, &request, client, &mut journal, &refused, |_, _| {}).await;
+            answer(visit, &proxy, &request, client, &mut journal, &refused, |_, _| {}).await;
         }
     }
     finish::finish(visit, generation, Some(&request), &journal);
