@@ -4,16 +4,22 @@ use std::collections::HashMap;
 
 use super::matcher::PathMatch;
 
-/// Hosts with fewer rules are walked.
+/// Hosts with fewer rules are walked, by their hints.
 const WORTH_IT: usize = 12;
 /// Lists that one path can touch at once; a path that touches more is answered by walking all rules.
 const MOST_LISTS: usize = 32;
 
-/// Finds the rules whose path condition may hold, without walking them all.
+/// Finds the rules whose path condition may hold, without walking them all, or without touching most of them.
+#[derive(Debug)]
+pub(crate) enum PathIndex {
+    /// One for each rule, side by side: most rules are passed over without being read from memory.
+    Few(Box<[Hint]>),
+    Many(Box<Texts>),
+}
+
+/// The rules of a long list by the texts of their conditions.
 #[derive(Debug, Default)]
-pub(crate) struct PathIndex {
-    /// False: every rule has to be asked.
-    in_use: bool,
+pub(crate) struct Texts {
     exact: HashMap<Box<[u8]>, Vec<u32>>,
     /// By lower-case text.
     exact_any_case: HashMap<Box<[u8]>, Vec<u32>>,
@@ -22,13 +28,78 @@ pub(crate) struct PathIndex {
     prefixes_any_case: PrefixTree,
 }
 
+impl Default for PathIndex {
+    fn default() -> Self {
+        PathIndex::Few(Box::default())
+    }
+}
+
 impl PathIndex {
     /// For rules in the order of precedence.
     pub(crate) fn new<'a>(paths: impl ExactSizeIterator<Item = &'a PathMatch>) -> PathIndex {
-        if paths.len() < WORTH_IT {
-            return PathIndex::default();
+        match paths.len() < WORTH_IT {
+            true => PathIndex::Few(paths.map(Hint::new).collect()),
+            false => PathIndex::Many(Box::new(Texts::new(paths))),
         }
-        let mut index = PathIndex { in_use: true, ..PathIndex::default() };
+    }
+
+    /// The first rule, in order, for which `holds` is true. `holds` is asked for a superset of the rules whose path
+    /// condition holds; `count` is the number of all rules.
+    pub(crate) fn first(&self, path: &str, count: usize, mut holds: impl FnMut(usize) -> bool) -> Option<usize> {
+        match self {
+            PathIndex::Few(hints) => {
+                let beginning = beginning(path.as_bytes());
+                let mut hints = hints.iter().enumerate();
+                hints.find(|(number, hint)| hint.may_hold(beginning, path.len()) && holds(*number)).map(|(n, _)| n)
+            }
+            PathIndex::Many(texts) => texts.first(path, count, holds),
+        }
+    }
+}
+
+/// What a path has at least to be for a condition to hold: its first bytes and its length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hint {
+    beginning: u64,
+    /// The bytes of `beginning` that count.
+    mask: u64,
+    length: u32,
+    /// Whether the path has to be as long, or at least as long.
+    exact: bool,
+}
+
+impl Hint {
+    fn new(path: &PathMatch) -> Hint {
+        let (text, counts, exact) = match path {
+            PathMatch::Any => (&b""[..], true, false),
+            PathMatch::Regex(pattern) => (pattern.literal_prefix(), true, false),
+            PathMatch::Exact { text, ignore_case } => (text.as_bytes(), !ignore_case, true),
+            PathMatch::Prefix { text, ignore_case } => (text.as_bytes(), !ignore_case, false),
+        };
+        let known = if counts { text.len().min(8) } else { 0 };
+        let mask = u64::MAX.checked_shr(64 - 8 * known as u32).unwrap_or(0);
+        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        Hint { beginning: beginning(text) & mask, mask, length, exact }
+    }
+
+    fn may_hold(&self, beginning: u64, length: usize) -> bool {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        beginning & self.mask == self.beginning
+            && if self.exact { length == self.length } else { length >= self.length }
+    }
+}
+
+/// The first eight bytes, those that are missing as 0.
+fn beginning(text: &[u8]) -> u64 {
+    match text.first_chunk::<8>() {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => text.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+    }
+}
+
+impl Texts {
+    fn new<'a>(paths: impl Iterator<Item = &'a PathMatch>) -> Texts {
+        let mut index = Texts::default();
         let mut prefixes: HashMap<&[u8], Vec<u32>> = HashMap::new();
         let mut prefixes_any_case: HashMap<&[u8], Vec<u32>> = HashMap::new();
         for (number, path) in (0u32..).zip(paths) {
@@ -54,12 +125,7 @@ impl PathIndex {
         index
     }
 
-    /// The first rule, in order, for which `holds` is true. `holds` is asked for a superset of the rules whose path
-    /// condition holds; `count` is the number of all rules.
-    pub(crate) fn first(&self, path: &str, count: usize, mut holds: impl FnMut(usize) -> bool) -> Option<usize> {
-        if !self.in_use {
-            return (0..count).find(|number| holds(*number));
-        }
+    fn first(&self, path: &str, count: usize, mut holds: impl FnMut(usize) -> bool) -> Option<usize> {
         let mut lists = Lists::default();
         lists.gather(self.exact.get(path.as_bytes()));
         self.prefixes.gather(path.as_bytes(), &mut lists);
@@ -173,7 +239,7 @@ mod tests {
     use super::*;
 
     fn path_match() -> impl Strategy<Value = PathMatch> {
-        let text = "/[abAB/]{0,5}";
+        let text = "/[abAB/]{0,10}";
         prop_oneof![
             Just(PathMatch::Any),
             Just(PathMatch::Prefix { text: "".into(), ignore_case: false }),
@@ -194,8 +260,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_index_agrees_with_a_walk(
-            rules in prop::collection::vec((path_match(), any::<bool>()), 0..60),
-            paths in prop::collection::vec("/[abAB/x]{0,8}", 8),
+            rules in prop_oneof![
+                prop::collection::vec((path_match(), any::<bool>()), 0..WORTH_IT),
+                prop::collection::vec((path_match(), any::<bool>()), 0..60),
+            ],
+            paths in prop::collection::vec("/[abAB/x]{0,12}", 8),
         ) {
             let index = PathIndex::new(rules.iter().map(|(path, _)| path));
             for path in paths {
