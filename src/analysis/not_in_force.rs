@@ -57,7 +57,8 @@ pub(super) fn of_gateway(object: &Object<Gateway>) -> Vec<Finding> {
         unused.note(!server.default_endpoint.is_empty(), "defaultEndpoint", || place("defaultEndpoint"));
         unused.note(server.bind.starts_with("unix://"), "a unix socket as bind", || place("bind"));
         let Some(tls) = &server.tls else { continue };
-        unused.note(!tls.ecdh_curves.is_empty(), "ecdhCurves", || place("tls.ecdhCurves"));
+        let large = tls.ecdh_curves.iter().any(|curve| curve == "P-521");
+        unused.note(large, "the curve P-521", || place("tls.ecdhCurves"));
     }
     unused.findings(object)
 }

@@ -90,8 +90,8 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
         .collect()
 }
 
-/// The URIs that a certificate is for.
-pub(super) fn uris(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
-    alternative_names(&parsed).into_iter().filter(|name| name.contains("://")).collect()
+/// Whether the certificate has this very name, such as a URI or `*.example.com`.
+pub(super) fn names_itself(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, parsed)| alternative_names(&parsed).iter().any(|own| own == name))
 }

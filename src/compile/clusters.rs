@@ -70,7 +70,8 @@ fn build(work: &mut Work<'_>, name: &Arc<str>, host: &str, port: u16, subset: &s
         subset => Some(rule.as_ref()?.subset(subset)?),
     };
     let labels = chosen.map(|(_, subset)| subset.labels.clone()).unwrap_or_default();
-    let policy = rule.as_ref().map(|rule| rule.policy(port.number, chosen.map(|(_, s)| s))).unwrap_or_default();
+    let mut policy = rule.as_ref().map(|rule| rule.policy(port.number, chosen.map(|(_, s)| s))).unwrap_or_default();
+    policy.connection_pool = policy.connection_pool.or(index.settings.mesh.connection_pool.as_ref());
     let endpoints = select_endpoints(work, view, port, &labels, policy)?;
     if let (EndpointSource::Static(none), Some((object, subset))) = (&endpoints, chosen)
         && none.is_empty()
@@ -113,9 +114,11 @@ fn finish(
     let tcp = policy.connection_pool.and_then(|pool| pool.tcp.as_ref());
     let http = policy.connection_pool.and_then(|pool| pool.http.as_ref());
     let upgrade = http.map(|http| http.h2_upgrade_policy).unwrap_or_default();
+    let mesh_upgrades = work.index.settings.mesh.h2_upgrade == H2UpgradePolicy::Upgrade;
     let protocol = match port.protocol {
         _ if http.is_some_and(|http| http.use_client_protocol) => UpstreamProtocol::AsClient,
         _ if upgrade == H2UpgradePolicy::Upgrade => UpstreamProtocol::Http2,
+        Protocol::Http if upgrade == H2UpgradePolicy::Default && mesh_upgrades => UpstreamProtocol::Http2,
         Protocol::Http2 => UpstreamProtocol::Http2,
         _ => UpstreamProtocol::Http1,
     };

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::index::gateway_key;
+use super::index::{gateway_key, or_default};
 use super::work::Work;
 use crate::resource::codes;
 use crate::resource::meta::Object;
@@ -49,7 +49,7 @@ fn leaf_of<'a>(
     let namespace = if delegate.namespace.is_empty() { home } else { &delegate.namespace };
     let name = format!("VirtualService {namespace}/{}", delegate.name);
     let leaf = work.index.virtual_service(namespace, &delegate.name).ok_or_else(|| format!("{name} does not exist"))?;
-    let words = &leaf.spec.export_to;
+    let words = or_default(&leaf.spec.export_to, &work.index.settings.mesh.virtual_service_export_to);
     let exported = |word: &String| word == "*" || word == home || (word == "." && namespace == home);
     if !words.is_empty() && !words.iter().any(exported) {
         return Err(format!("{name} is not exported to namespace {home}"));

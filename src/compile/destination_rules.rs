@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::index::is_subset;
+use super::index::{is_subset, or_default};
 use crate::base::host;
 use crate::resource::meta::Object;
 use crate::resource::networking::{ClientTls, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, Subset};
-use crate::resource::settings::{GatewaySettings, Settings};
+use crate::resource::settings::Settings;
 
 /// All rules by namespace and host.
 pub(super) struct Rules<'a> {
-    gateway: &'a GatewaySettings,
+    settings: &'a Settings,
     by_namespace: HashMap<&'a str, HostRules<'a>>,
 }
 
@@ -42,14 +42,14 @@ impl<'a> Rules<'a> {
             let list = if host::is_wildcard(&name) { &mut hosts.wildcards } else { &mut hosts.exact };
             list.entry(name).or_default().push(rule);
         }
-        Rules { gateway: &settings.gateway, by_namespace }
+        Rules { settings, by_namespace }
     }
 
     /// The rule of a service: the first namespace that has one decides (the gateway's, the service's, the root).
     pub(super) fn find(&self, service_host: &str, service_namespace: &str) -> Option<MergedRule<'a>> {
-        let (ours, root) = (self.gateway.namespace.as_str(), self.gateway.root_namespace.as_str());
+        let (ours, root) = (self.settings.gateway.namespace.as_str(), self.settings.gateway.root_namespace.as_str());
         let private = |rule: &Object<DestinationRule>| {
-            let words = rule.spec.export_to.as_slice();
+            let words = self.export_to(rule);
             rule.spec.workload_selector.is_some() || matches!(words, [word] if word == "." || word == root)
         };
         let own = match ours == root {
@@ -60,12 +60,16 @@ impl<'a> Rules<'a> {
             .or_else(|| self.find_in(root, service_host, |rule| self.reaches_us(rule)))
     }
 
+    fn export_to<'r>(&'r self, rule: &'r Object<DestinationRule>) -> &'r [String] {
+        or_default(&rule.spec.export_to, &self.settings.mesh.destination_rule_export_to)
+    }
+
     fn reaches_us(&self, rule: &Object<DestinationRule>) -> bool {
-        let ours = &self.gateway.namespace;
+        let ours = &self.settings.gateway.namespace;
         if let Some(selector) = &rule.spec.workload_selector {
-            return rule.meta.namespace == *ours && is_subset(&selector.match_labels, &self.gateway.labels);
+            return rule.meta.namespace == *ours && is_subset(&selector.match_labels, &self.settings.gateway.labels);
         }
-        let words = &rule.spec.export_to;
+        let words = self.export_to(rule);
         let named = |word: &String| word == "*" || word == ours || (word == "." && rule.meta.namespace == *ours);
         words.is_empty() || words.iter().any(named)
     }

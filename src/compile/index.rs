@@ -57,16 +57,18 @@ impl<'a> Index<'a> {
         let domain = &self.settings.gateway.cluster_domain;
         for service in sorted(&resources.services) {
             let exported = service.meta.annotations.get("networking.istio.io/exportTo");
-            let words: Vec<&str> = exported.map(|words| words.split(',').map(str::trim).collect()).unwrap_or_default();
-            if !self.is_visible(&words, &service.meta.namespace) {
+            let written: Vec<String> =
+                exported.map(|words| words.split(',').map(|word| word.trim().to_owned()).collect()).unwrap_or_default();
+            let words = or_default(&written, &self.settings.mesh.service_export_to);
+            if !self.is_visible(words, &service.meta.namespace) {
                 continue;
             }
             let host = format!("{}.{}.svc.{domain}", service.meta.name, service.meta.namespace);
             self.add_service(Cow::Owned(host), &service.meta.namespace, ServiceSource::Kubernetes(service));
         }
         for entry in sorted(&resources.service_entries) {
-            let words: Vec<&str> = entry.spec.export_to.iter().map(String::as_str).collect();
-            if !self.is_visible(&words, &entry.meta.namespace) {
+            let words = or_default(&entry.spec.export_to, &self.settings.mesh.service_export_to);
+            if !self.is_visible(words, &entry.meta.namespace) {
                 continue;
             }
             for host in &entry.spec.hosts {
@@ -115,7 +117,7 @@ impl<'a> Index<'a> {
             Vec::with_capacity(resources.virtual_services.len());
         for object in &resources.virtual_services {
             self.virtual_services.insert(identity(object), object);
-            let words = &object.spec.export_to;
+            let words = or_default(&object.spec.export_to, &self.settings.mesh.virtual_service_export_to);
             let private = words.iter().any(|word| word == "." || *word == object.meta.namespace);
             let group = match words.is_empty() || words.iter().any(|word| word == "*") {
                 true => 2,
@@ -138,10 +140,9 @@ impl<'a> Index<'a> {
     }
 
     /// Whether an `exportTo` list of an object of `namespace` reaches this gateway.
-    fn is_visible(&self, words: &[&str], namespace: &str) -> bool {
+    fn is_visible(&self, words: &[String], namespace: &str) -> bool {
         let ours = self.settings.gateway.namespace.as_str();
-        words.is_empty()
-            || words.iter().any(|word| *word == "*" || *word == ours || (*word == "." && namespace == ours))
+        words.is_empty() || words.iter().any(|word| word == "*" || word == ours || (word == "." && namespace == ours))
     }
 
     /// The VirtualServices bound to a gateway (`namespace/name`), in the order in which their rules are joined.
@@ -203,6 +204,11 @@ impl<'a> Index<'a> {
     pub(super) fn qualify(&self, name: &str, namespace: &str) -> String {
         host::fully_qualified(name, namespace, &self.settings.gateway.cluster_domain)
     }
+}
+
+/// An object's `exportTo`, or the mesh's if it has none.
+pub(super) fn or_default<'w>(written: &'w [String], default: &'w [String]) -> &'w [String] {
+    if written.is_empty() { default } else { written }
 }
 
 /// Whether `labels` holds all of `wanted`.

@@ -229,11 +229,11 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// DNS names as certificates cover them, URIs exactly.
+/// DNS names as certificates cover them; URIs and wildcards exactly.
 fn has_any_name(leaf: &ParsedCertificate<'_>, der: &CertificateDer<'_>, names: &[String]) -> Result<(), Error> {
     let covered = names.iter().any(|name| match ServerName::try_from(name.as_str()) {
         Ok(server_name) => verify_server_name(leaf, &server_name).is_ok(),
-        Err(_) => certificates::uris(der).contains(name),
+        Err(_) => certificates::names_itself(der, name),
     });
     if covered { Ok(()) } else { Err(Error::InvalidCertificate(CertificateError::NotValidForName)) }
 }

@@ -78,7 +78,10 @@ fn try_build(
         let message = format!("the certificate of {} is outside its dates; it is served nevertheless", fact.source);
         work.problems.report(gateway, &codes::CERTIFICATE_DATE, &format!("{path}.tls"), message);
     }
-    let server = format!("{} {path} {:?} {:?}", gateway.key(), settings.cipher_suites, settings.ecdh_curves);
+    let mesh = &work.index.settings.mesh;
+    let ciphers = if settings.cipher_suites.is_empty() { &mesh.cipher_suites } else { &settings.cipher_suites };
+    let curves = if settings.ecdh_curves.is_empty() { &mesh.ecdh_curves } else { &settings.ecdh_curves };
+    let server = format!("{} {path} {ciphers:?} {curves:?}", gateway.key());
     let chains: Vec<&[CertificateDer<'_>]> = material.iter().map(|(_, key)| key.cert.as_slice()).collect();
     let version_names: Vec<_> = versions.iter().map(|version| version.version).collect();
     let fingerprint = work.memory.fingerprint(&(server, format!("{version_names:?}"), chains));
@@ -86,7 +89,8 @@ fn try_build(
         Some(kept) => kept,
         None => {
             let keys = material.into_iter().map(|(_, key)| key).collect();
-            let made = config(settings, &versions, keys).map_err(|reason| (&codes::GATEWAY_CREDENTIAL, reason))?;
+            let made =
+                config((ciphers, curves), &versions, keys).map_err(|reason| (&codes::GATEWAY_CREDENTIAL, reason))?;
             work.memory.server_configs.insert(fingerprint, made)
         }
     };
@@ -129,13 +133,13 @@ fn versions(min: TlsProtocol, max: TlsProtocol) -> Option<Vec<&'static Supported
 }
 
 fn config(
-    settings: &ServerTls,
+    (ciphers, curves): (&[String], &[String]),
     versions: &[&'static SupportedProtocolVersion],
     keys: Vec<Arc<CertifiedKey>>,
 ) -> Result<Arc<ServerConfig>, String> {
     let provider = CryptoProvider {
-        cipher_suites: cipher_suites(&settings.cipher_suites),
-        kx_groups: key_exchanges(&settings.ecdh_curves),
+        cipher_suites: cipher_suites(ciphers),
+        kx_groups: key_exchanges(curves),
         ..aws_lc_rs::default_provider()
     };
     let builder = ServerConfig::builder_with_provider(Arc::new(provider));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::meta::Labels;
+use super::networking::{ConnectionPoolSettings, H2UpgradePolicy};
 use crate::base::cidr::Cidr;
 
 /// The process settings. The parts marked *start* need a restart; the others follow a reload.
@@ -17,6 +18,7 @@ pub(crate) struct Settings {
     /// Fixed addresses for hosts, in place of DNS: host name to endpoints.
     pub hosts: BTreeMap<String, Vec<HostAddress>>,
     pub http: HttpSettings,
+    pub mesh: MeshDefaults,
     pub access_log: AccessLogSettings,
     /// *start*
     pub runtime: RuntimeSettings,
@@ -76,6 +78,25 @@ pub(crate) struct HostAddress {
     pub address: IpAddr,
     pub port: Option<u16>,
     pub labels: Labels,
+}
+
+/// What the mesh says for objects that say nothing (MeshConfig).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct MeshDefaults {
+    /// defaultServiceExportTo; empty means everyone, here and below.
+    pub service_export_to: Vec<String>,
+    /// defaultVirtualServiceExportTo
+    pub virtual_service_export_to: Vec<String>,
+    /// defaultDestinationRuleExportTo
+    pub destination_rule_export_to: Vec<String>,
+    /// defaultTrafficPolicy.connectionPool
+    pub connection_pool: Option<ConnectionPoolSettings>,
+    /// h2UpgradePolicy, for HTTP ports.
+    pub h2_upgrade: H2UpgradePolicy,
+    /// tlsDefaults.cipherSuites, for servers.
+    pub cipher_suites: Vec<String>,
+    /// tlsDefaults.ecdhCurves, for servers.
+    pub ecdh_curves: Vec<String>,
 }
 
 /// `[http]`: limits and trust of client connections.
@@ -219,6 +240,7 @@ impl Default for Settings {
                 max_concurrent_streams: 1024,
                 own_headers: OwnHeaderSettings::default(),
             },
+            mesh: MeshDefaults::default(),
             access_log: AccessLogSettings { path: Some("/dev/stdout".into()), format: AccessLogFormat::Text },
             runtime: RuntimeSettings { workers: 0 },
             admin: AdminSettings {

@@ -11,8 +11,8 @@ use super::yaml;
 use crate::resource::codes;
 use crate::resource::finding::Finding;
 use crate::resource::meta::Origin;
-use crate::resource::networking::GoDuration;
-use crate::resource::settings::{AccessLogFormat, OwnHeaderSettings, PathNormalization, Settings};
+use crate::resource::networking::{ConnectionPoolSettings, GoDuration, H2UpgradePolicy};
+use crate::resource::settings::{AccessLogFormat, MeshDefaults, OwnHeaderSettings, PathNormalization, Settings};
 
 /// The fields of MeshConfig that are in force.
 #[derive(Debug, Default, Deserialize)]
@@ -20,6 +20,12 @@ use crate::resource::settings::{AccessLogFormat, OwnHeaderSettings, PathNormaliz
 struct MeshConfig {
     path_normalization: PathNormalizationPolicy,
     default_config: ProxyConfig,
+    default_service_export_to: Vec<String>,
+    default_virtual_service_export_to: Vec<String>,
+    default_destination_rule_export_to: Vec<String>,
+    default_traffic_policy: DefaultTrafficPolicy,
+    h2_upgrade_policy: H2UpgradePolicy,
+    tls_defaults: TlsDefaults,
     connect_timeout: Option<GoDuration>,
     access_log_file: Option<String>,
     access_log_encoding: Option<AccessLogEncoding>,
@@ -27,6 +33,19 @@ struct MeshConfig {
     /// A gateway without workload certificates has no use for it.
     #[serde(rename = "trustDomain")]
     _trust_domain: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct DefaultTrafficPolicy {
+    connection_pool: Option<ConnectionPoolSettings>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct TlsDefaults {
+    cipher_suites: Vec<String>,
+    ecdh_curves: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -124,6 +143,15 @@ fn write(mesh: MeshConfig, settings: &mut Settings) {
     if topology.proxy_protocol.is_some() {
         settings.listen.proxy_protocol = true;
     }
+    settings.mesh = MeshDefaults {
+        service_export_to: mesh.default_service_export_to,
+        virtual_service_export_to: mesh.default_virtual_service_export_to,
+        destination_rule_export_to: mesh.default_destination_rule_export_to,
+        connection_pool: mesh.default_traffic_policy.connection_pool,
+        h2_upgrade: mesh.h2_upgrade_policy,
+        cipher_suites: mesh.tls_defaults.cipher_suites,
+        ecdh_curves: mesh.tls_defaults.ecdh_curves,
+    };
     write_headers(mesh.default_config.proxy_headers, &mut settings.http.own_headers);
     if let Some(timeout) = mesh.connect_timeout {
         settings.http.connect_timeout = timeout.0;

@@ -27,15 +27,21 @@ impl Weights {
         self.each.len()
     }
 
-    /// By chance, in proportion to the weights, without the endpoint `skip`.
-    pub(crate) fn random(&self, skip: Option<usize>, random: u32) -> Option<usize> {
+    /// By chance, whatever the weights (Envoy's RANDOM), without the endpoint `skip`.
+    pub(crate) fn uniform(&self, skip: Option<usize>, random: u32) -> Option<usize> {
         let skip = self.allowed_skip(skip);
+        let choices = self.len() - usize::from(skip.is_some());
+        let place = scale(random, choices as u64) as usize;
+        let place = place + usize::from(skip.is_some_and(|skip| place >= skip));
+        (place < self.len()).then_some(place)
+    }
+
+    /// By chance, in proportion to the weights, without the endpoint `skip`.
+    fn weighted(&self, skip: Option<usize>, random: u32) -> Option<usize> {
         if self.equal {
-            let choices = self.len() - usize::from(skip.is_some());
-            let place = scale(random, choices as u64) as usize;
-            let place = place + usize::from(skip.is_some_and(|skip| place >= skip));
-            return (place < self.len()).then_some(place);
+            return self.uniform(skip, random);
         }
+        let skip = self.allowed_skip(skip);
         let skipped = skip.and_then(|skip| self.each.get(skip)).copied().unwrap_or(0);
         let mut point = scale(random, self.total - u64::from(skipped));
         self.each.iter().enumerate().filter(|(index, _)| Some(*index) != skip).find_map(|(index, weight)| {
@@ -62,7 +68,7 @@ impl Weights {
         active: impl Fn(usize) -> usize,
         random: (u32, u32),
     ) -> Option<usize> {
-        let first = self.random(skip, random.0)?;
+        let first = self.weighted(skip, random.0)?;
         let second = self.second(first, random.1).filter(|second| Some(*second) != self.allowed_skip(skip));
         let Some(second) = second else { return Some(first) };
         // active(a) / weight(a) against active(b) / weight(b), without dividing.
@@ -73,7 +79,7 @@ impl Weights {
 
     /// Another one than `first`.
     fn second(&self, first: usize, random: u32) -> Option<usize> {
-        if self.len() < 2 { None } else { self.random(Some(first), random) }
+        if self.len() < 2 { None } else { self.weighted(Some(first), random) }
     }
 
     /// The only endpoint is never skipped.
@@ -124,7 +130,7 @@ mod tests {
     fn shares(weights: &Weights, skip: Option<usize>) -> Vec<usize> {
         let mut counts = vec![0; weights.len()];
         for step in 0..1000_u32 {
-            counts[weights.random(skip, step * (u32::MAX / 1000)).unwrap()] += 1;
+            counts[weights.weighted(skip, step * (u32::MAX / 1000)).unwrap()] += 1;
         }
         counts
     }
@@ -137,8 +143,9 @@ mod tests {
         let weighted = shares(&Weights::new(vec![1, 3]), None);
         assert!((248..=252).contains(&weighted[0]), "{weighted:?}");
         assert_eq!(shares(&Weights::new(vec![1, 3, 4]), Some(0))[0], 0);
+        assert_eq!(Weights::new(vec![1, 999]).uniform(None, u32::MAX / 3), Some(0), "weights do not count");
         assert_eq!(shares(&Weights::new(vec![7]), Some(0)), [1000], "the only one is never skipped");
-        assert_eq!(Weights::new(vec![]).random(None, 5), None);
+        assert_eq!(Weights::new(vec![]).weighted(None, 5), None);
     }
 
     #[test]

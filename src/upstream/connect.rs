@@ -100,8 +100,8 @@ pub(super) async fn open(
         let tcp = TcpStream::connect(address).await.map_err(|error| ConnectError::failed(&error))?;
         tcp.set_nodelay(true).map_err(|error| ConnectError::failed(&error))?;
         let Some(TlsClient::Ready { config, sni }) = &cluster.tls else { return Ok(Link::client_plain(tcp)) };
-        let name = sni.as_deref().or(server_name).unwrap_or_default();
-        let name = ServerName::try_from(name.to_owned())
+        let name = sni.clone().unwrap_or_else(|| server_name.unwrap_or_default().to_ascii_lowercase());
+        let name = ServerName::try_from(name.clone())
             .map_err(|_| ConnectError::tls(format_args!("`{name}` is no server name")))?;
         let connector = TlsConnector::from(configs.offering(config, want));
         let tls = connector.connect(name, tcp).await.map_err(ConnectError::tls)?;

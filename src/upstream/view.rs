@@ -61,7 +61,7 @@ impl View {
         let skip = not.and_then(|not| list.iter().position(|candidate| candidate.endpoint.address == not));
         let chosen = match self.cluster.balancing {
             _ if list.len() == 1 => Some(0),
-            Balancing::Random => candidates.weights.random(skip, random()),
+            Balancing::Random => candidates.weights.uniform(skip, random()),
             Balancing::RoundRobin => candidates.weights.round_robin(skip, self.turn.fetch_add(1, Ordering::Relaxed)),
             Balancing::LeastRequest => {
                 let active = |index: usize| list.get(index).map_or(0, |candidate| candidate.endpoint.active());

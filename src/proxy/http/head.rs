@@ -79,12 +79,20 @@ async fn finish(link: &Link, buffer: &mut BytesMut, max_head_bytes: usize) -> Re
         if buffer.len() > max_head_bytes {
             return Err(NoHead::Refused(Refusal::TooLarge));
         }
+        if !may_begin(buffer) {
+            return Err(NoHead::Refused(Refusal::Malformed));
+        }
         searched = buffer.len().saturating_sub(3);
         match poll_fn(|cx| link.poll_fill(cx, buffer)).await {
             Ok(0) | Err(_) => return Err(NoHead::Gone),
             Ok(_) => {}
         }
     }
+}
+
+/// Whether these bytes can become a request: a TLS client at a plaintext port is told at once.
+fn may_begin(buffer: &[u8]) -> bool {
+    buffer.iter().find(|byte| !matches!(byte, b'\r' | b'\n')).is_none_or(|&byte| guard::is_token(byte))
 }
 
 /// Where the head ends, once its empty line is there. A bare
@@ -190,6 +198,10 @@ mod tests {
         client.write_all(&[b'a'; 4000]).await.unwrap();
         let outcome = read(&link, &mut BytesMut::new(), &policy(), false).await;
         assert_eq!(outcome, Err(NoHead::Refused(Refusal::TooLarge)));
+        let (link, mut client) = pair().await;
+        client.write_all(b"\x16\x03\x01\x02\0").await.unwrap();
+        let outcome = read(&link, &mut BytesMut::new(), &policy(), false).await;
+        assert_eq!(outcome, Err(NoHead::Refused(Refusal::Malformed)));
         let (link, client) = pair().await;
         drop(client);
         assert!(!begin(&link, &mut BytesMut::new()).await);
