@@ -16,15 +16,17 @@ use self::validate::Validate;
 use crate::resource::ResourceSet;
 use crate::resource::codes;
 use crate::resource::finding::Finding;
-use crate::resource::meta::Object;
+use crate::resource::meta::{Meta, Object};
 use crate::resource::settings::Settings;
 
-/// What analysis keeps between generations: the verdicts on unchanged objects.
+/// What analysis keeps between generations: the verdicts on unchanged objects, and the last good versions.
 #[derive(Default)]
 pub(crate) struct Memory {
     /// By the address of the object, which the verdict keeps alive.
     verdicts: HashMap<usize, Verdict>,
     places: Places,
+    /// What the last run accepted.
+    accepted: ResourceSet,
 }
 
 /// What is to say about one object alone.
@@ -35,28 +37,38 @@ struct Verdict {
 }
 
 /// The objects that may be compiled, and everything there is to say about the whole. An object that breaks a rule of
-/// its kind is left out.
+/// its kind is left out, or stands there as it was when it was last accepted.
 pub(crate) fn analyze(
     resources: &ResourceSet,
     settings: &Settings,
     memory: &mut Memory,
 ) -> (ResourceSet, Vec<Finding>) {
+    let last = std::mem::take(&mut memory.accepted);
     let mut desk = Desk { earlier: std::mem::take(&mut memory.verdicts), now: memory, findings: Vec::new() };
     let accepted = ResourceSet {
-        gateways: desk.judge_all(&resources.gateways, not_in_force::of_gateway),
-        virtual_services: desk.judge_all(&resources.virtual_services, |object| {
+        gateways: desk.judge_all(&resources.gateways, &last.gateways, not_in_force::of_gateway),
+        virtual_services: desk.judge_all(&resources.virtual_services, &last.virtual_services, |object| {
             let mut findings = reachability::analyze(object);
             findings.extend(not_in_force::of_virtual_service(object));
             findings
         }),
-        destination_rules: desk.judge_all(&resources.destination_rules, not_in_force::of_destination_rule),
-        service_entries: desk.judge_all(&resources.service_entries, not_in_force::of_service_entry),
-        workload_entries: desk.judge_all(&resources.workload_entries, |_| Vec::new()),
+        destination_rules: desk.judge_all(
+            &resources.destination_rules,
+            &last.destination_rules,
+            not_in_force::of_destination_rule,
+        ),
+        service_entries: desk.judge_all(
+            &resources.service_entries,
+            &last.service_entries,
+            not_in_force::of_service_entry,
+        ),
+        workload_entries: desk.judge_all(&resources.workload_entries, &last.workload_entries, |_| Vec::new()),
         ..resources.clone()
     };
     // What was judged earlier lives until the places of its lines are no longer asked for.
     let (mut findings, _earlier) = (desk.findings, desk.earlier);
     findings.extend(references::analyze(&accepted, settings, &mut memory.places));
+    memory.accepted = accepted.clone();
     (accepted, findings)
 }
 
@@ -71,6 +83,7 @@ impl Desk<'_> {
     fn judge_all<T: Validate + Send + Sync + 'static>(
         &mut self,
         objects: &[Arc<Object<T>>],
+        last: &[Arc<Object<T>>],
         more: impl Fn(&Object<T>) -> Vec<Finding>,
     ) -> Vec<Arc<Object<T>>> {
         let mut accepted = Vec::with_capacity(objects.len());
@@ -80,11 +93,19 @@ impl Desk<'_> {
             self.findings.extend(verdict.findings.iter().cloned());
             if !verdict.refused {
                 accepted.push(object.clone());
+            } else if let Some(good) = last.iter().find(|last| is_same(&last.meta, &object.meta)) {
+                let message = "its last good version stays in force until its faults are corrected";
+                self.findings.push(object.finding(&codes::KEPT_LAST_GOOD, "metadata.name", message));
+                accepted.push(good.clone());
             }
             self.now.verdicts.insert(address, verdict);
         }
         accepted
     }
+}
+
+fn is_same(a: &Meta, b: &Meta) -> bool {
+    a.name == b.name && a.namespace == b.namespace
 }
 
 fn judge<T: Validate + Send + Sync + 'static>(
@@ -112,8 +133,8 @@ fn judge<T: Validate + Send + Sync + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::meta::{Meta, Origin};
-    use crate::resource::networking::Gateway;
+    use crate::resource::meta::Origin;
+    use crate::resource::networking::{Gateway, WorkloadEntry};
 
     #[test]
     fn a_bad_object_is_left_out_and_an_unchanged_one_is_judged_once() {
@@ -130,5 +151,32 @@ mod tests {
         assert_eq!(memory.verdicts.len(), 1);
         analyze(&ResourceSet::default(), &Settings::default(), &mut memory);
         assert!(memory.verdicts.is_empty());
+    }
+
+    #[test]
+    fn a_bad_version_leaves_the_last_good_one_in_force() {
+        let version = |address: &str| {
+            let meta = Meta { name: "vm".into(), namespace: "default".into(), ..Meta::default() };
+            let spec = WorkloadEntry { address: address.into(), ..WorkloadEntry::default() };
+            ResourceSet {
+                workload_entries: vec![Arc::new(Object { meta, spec, origin: Origin::default() })],
+                ..ResourceSet::default()
+            }
+        };
+        let mut memory = Memory::default();
+        for (written, in_force, kept) in [
+            ("", None, 0),
+            ("10.0.0.1", Some("10.0.0.1"), 0),
+            ("", Some("10.0.0.1"), 1),
+            ("", Some("10.0.0.1"), 1),
+            ("10.0.0.2", Some("10.0.0.2"), 0),
+        ] {
+            let (accepted, findings) = analyze(&version(written), &Settings::default(), &mut memory);
+            assert_eq!(accepted.workload_entries.first().map(|entry| entry.spec.address.as_str()), in_force);
+            assert_eq!(findings.iter().filter(|found| found.code == codes::KEPT_LAST_GOOD.id).count(), kept);
+        }
+        analyze(&ResourceSet::default(), &Settings::default(), &mut memory);
+        let (accepted, _) = analyze(&version(""), &Settings::default(), &mut memory);
+        assert!(accepted.workload_entries.is_empty(), "what was removed does not come back");
     }
 }
