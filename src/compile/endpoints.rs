@@ -1,5 +1,6 @@
 //! Which addresses serve one port of a service?
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ struct Candidate {
 impl Found {
     /// The endpoints with all of `labels`.
     pub(super) fn select(&self, labels: &Labels) -> EndpointSource {
-        let chosen: Vec<_> = self.candidates.iter().filter(|candidate| is_subset(labels, &candidate.labels)).collect();
+        let chosen = self.chosen(labels);
         let addresses: Option<Vec<Endpoint>> = chosen.iter().map(|candidate| candidate.endpoint()).collect();
         match addresses {
             Some(endpoints) => EndpointSource::Static(endpoints),
@@ -52,12 +53,16 @@ impl Found {
         self.candidates.is_empty()
     }
 
-    /// One address and port counts once, with the first weight.
+    /// One address and port counts once, with the first weight; it may stand there again with the labels of another
+    /// subset.
+    fn chosen(&self, labels: &Labels) -> Vec<&Candidate> {
+        let mut known = HashSet::new();
+        let chosen = self.candidates.iter().filter(|candidate| is_subset(labels, &candidate.labels));
+        chosen.filter(|candidate| known.insert((&candidate.address, candidate.port))).collect()
+    }
+
     fn add(&mut self, candidate: Candidate) {
-        let known = |other: &Candidate| other.address == candidate.address && other.port == candidate.port;
-        if !self.candidates.iter().any(known) {
-            self.candidates.push(candidate);
-        }
+        self.candidates.push(candidate);
     }
 }
 
@@ -270,6 +275,24 @@ fn workload_of_pod(pod: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_counts_once_for_each_choice_of_labels() {
+        let labels = |version: &str| Labels::from([("version".to_owned(), version.to_owned())]);
+        let mut found = Found::default();
+        for (address, version) in [("10.0.0.7", "v1"), ("10.0.0.7", "v2"), ("10.0.0.8", "v2"), ("10.0.0.7", "v2")] {
+            found.add(candidate(address, 80, &labels(version), "default", ""));
+        }
+        for (wanted, expected) in [
+            (Labels::new(), vec!["10.0.0.7:80", "10.0.0.8:80"]),
+            (labels("v1"), vec!["10.0.0.7:80"]),
+            (labels("v2"), vec!["10.0.0.7:80", "10.0.0.8:80"]),
+        ] {
+            let EndpointSource::Static(endpoints) = found.select(&wanted) else { panic!("a name") };
+            let addresses: Vec<String> = endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+            assert_eq!(addresses, expected);
+        }
+    }
 
     #[test]
     fn the_workload_is_read_from_the_pod() {
