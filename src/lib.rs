@@ -9,21 +9,21 @@
 //!
 //! ```text
 //! base      <-
-//! telemetry <- base
+//! telemetry <-
 //! resource  <- base
 //! snapshot  <- base
 //! source    <- base resource
 //! analysis  <- base resource
 //! compile   <- base resource snapshot
-//! net       <- base telemetry
+//! net       <-
 //! upstream  <- base telemetry snapshot net
-//! explain   <- base snapshot
+//! explain   <- snapshot
 //! proxy     <- base telemetry snapshot net upstream
 //! control   <- base telemetry resource snapshot source analysis compile
-//! admin     <- base telemetry snapshot upstream explain control
+//! admin     <- base telemetry snapshot control
 //! demo      <- base
 //! app       <- base telemetry resource snapshot source upstream proxy control admin
-//! cli       <- base resource snapshot source analysis compile explain control app demo
+//! cli       <- resource snapshot source analysis compile explain app demo
 //! bench     <- snapshot control
 //! fuzz      <- resource snapshot source analysis compile net
 //! ```
@@ -58,7 +58,6 @@
     clippy::dbg_macro
 )]
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
-#![allow(dead_code)] // while the parts are being joined
 
 mod admin;
 mod analysis;

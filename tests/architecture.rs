@@ -2,7 +2,7 @@
 //!
 //! Unit tests may come through every door: what stands under `#[cfg(test)]` is not looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -54,6 +54,21 @@ fn parts_import_only_what_the_plan_allows() {
         }
     }
     none("imports against the plan", &faults);
+}
+
+#[test]
+fn the_plan_allows_nothing_that_nobody_needs() {
+    let plan = table("Floor plan");
+    let used: BTreeSet<(String, String)> = sources()
+        .iter()
+        .flat_map(|source| imported_parts(source, &plan).into_iter().map(|(_, part)| (source.room().to_owned(), part)))
+        .collect();
+    let allowed = plan.iter().flat_map(|(part, list)| list.iter().map(|other| (part.clone(), other.clone())));
+    let faults: Vec<String> = allowed
+        .filter(|pair| !used.contains(pair))
+        .map(|(part, other)| format!("src/lib.rs: `{part}` lists `{other}`, which it does not import"))
+        .collect();
+    none("needless rows of the plan", &faults);
 }
 
 #[test]

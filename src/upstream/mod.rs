@@ -153,7 +153,7 @@ impl Pick {
         let mut link = link.inspect_err(|_| endpoint.metrics.connect_failed())?;
         link.set_lazy();
         let server_name = server_name.map(Into::into);
-        *self.held() = Held { served: 0, server_name, open: Some(endpoint.metrics.open()) };
+        *self.held() = Held { served: 0, server_name, _open: Some(endpoint.metrics.open()) };
         Ok(Lease::Http1 { stream: Box::new(link), reused: false })
     }
 

@@ -19,7 +19,7 @@ pub(super) struct Held {
     /// The name that TLS verified, where that depends on the request.
     pub server_name: Option<Box<str>>,
     /// Counts it as open.
-    pub open: Option<Active>,
+    pub _open: Option<Active>,
 }
 
 /// The idle connections of one endpoint; the last in is the first out.
@@ -94,7 +94,7 @@ mod tests {
     use crate::telemetry::requests::SourceLabels;
 
     fn named(name: Option<&str>, served: u32) -> Held {
-        Held { served, server_name: name.map(Into::into), open: None }
+        Held { served, server_name: name.map(Into::into), _open: None }
     }
 
     #[tokio::test]
