@@ -6,6 +6,8 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
+use super::headers::sanitize_trailers;
+
 /// What a body gives next.
 #[derive(Debug)]
 pub(super) enum Piece {
@@ -47,7 +49,10 @@ impl Receiver {
             }
         }
         Poll::Ready(Ok(match ready!(self.stream.poll_trailers(cx))? {
-            Some(trailers) => Piece::Trailers(trailers),
+            Some(mut trailers) => {
+                sanitize_trailers(&mut trailers);
+                Piece::Trailers(trailers)
+            }
             None => Piece::End,
         }))
     }

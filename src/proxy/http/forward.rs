@@ -37,6 +37,9 @@ const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-servi
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
+/// Heads of status 1xx that an endpoint may send before its answer; they are not subject to the client's window.
+const MAX_INFORMATIONAL: u32 = 100;
+
 /// A request and where its rule sends it.
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
@@ -176,7 +179,7 @@ impl Attempt<'_> {
         let (origin, reused) = self.send(lease).await.map_err(|failure| (failure, Some(address)))?;
         let uploading = self.way.request.has_body;
         let Attempt { way, outgoing, client, journal, clock, .. } = self;
-        let mut exchange = Exchange { way, outgoing, client, origin, journal, clock, uploading };
+        let mut exchange = Exchange { way, outgoing, client, origin, journal, clock, uploading, informed: 0 };
         match poll_fn(|cx| exchange.poll_ask(cx)).await {
             Ok((head, ends)) => Ok((exchange, pick, head, ends)),
             Err(Failure::Terminated { unanswered }) => {
@@ -234,6 +237,8 @@ struct Exchange<'a> {
     clock: &'a mut Clock,
     /// Whether there is more of the request to come.
     uploading: bool,
+    /// How many heads of status 1xx have come.
+    informed: u32,
 }
 
 impl Exchange<'_> {
@@ -241,17 +246,27 @@ impl Exchange<'_> {
     fn poll_ask(&mut self, cx: &mut Context<'_>) -> Poll<Result<(response::Parts, bool), Failure>> {
         self.poll_upload(cx)?;
         loop {
-            match self.origin.poll_head(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
-                Poll::Ready(Ok(OriginHead::Final { head, ends })) => return Poll::Ready(Ok((head, ends))),
-                Poll::Ready(Ok(OriginHead::Informational(head))) => {
-                    self.client.inform(head).map_err(|_| Failure::ClientGone)?;
+            let mut waits_for_origin = false;
+            while !waits_for_origin && self.client.has_room() {
+                match self.origin.poll_head(cx) {
+                    Poll::Pending => waits_for_origin = true,
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                    Poll::Ready(Ok(OriginHead::Final { head, ends })) => return Poll::Ready(Ok((head, ends))),
+                    Poll::Ready(Ok(OriginHead::Informational(_))) if self.informed == MAX_INFORMATIONAL => {
+                        return Poll::Ready(Err(Failure::Protocol));
+                    }
+                    Poll::Ready(Ok(OriginHead::Informational(head))) => {
+                        self.informed += 1;
+                        self.client.inform(head).map_err(|_| Failure::ClientGone)?;
+                    }
                 }
             }
-        }
-        if let Poll::Ready(Err(_)) = self.client.poll_drive(cx) {
-            return Poll::Ready(Err(Failure::ClientGone));
+            if let Poll::Ready(Err(_)) = self.client.poll_drive(cx) {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            if waits_for_origin || !self.client.has_room() {
+                break;
+            }
         }
         self.poll_end_of_patience(cx).map(Err)
     }

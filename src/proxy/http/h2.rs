@@ -20,6 +20,7 @@ use super::body::Receiver;
 use super::client::Client;
 use super::context::{Journal, Request};
 use super::guard;
+use super::headers;
 use super::reply::size_of_head;
 use super::serve::serve;
 use super::visit::Visit;
@@ -148,6 +149,9 @@ fn take(request: HttpRequest<RecvStream>, max_headers: usize, tls: bool) -> Opti
     let is_origin_form = head.uri.path().starts_with('/');
     let is_good_host = !authority.is_empty() && guard::is_host(authority.as_bytes());
     if head.method == Method::CONNECT || !is_origin_form || !is_good_host || headers.len() > max_headers {
+        return None;
+    }
+    if !headers::has_clear_framing(&headers) {
         return None;
     }
     let scheme = match head.uri.scheme_str() {

@@ -158,6 +158,36 @@ pub(super) fn join_lines(headers: &mut HeaderMap, is_known: fn(&HeaderName) -> b
     }
 }
 
+/// Whether nobody can see another end of this message than we do: one plain length at most, and no coding but chunked
+/// (RFC 9112 6.3).
+pub(super) fn has_clear_framing(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next().is_none_or(|length| {
+        !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit) && lengths.next().is_none()
+    });
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = codings.next().is_none_or(|coding| {
+        coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none()
+    });
+    length && coding
+}
+
+/// Removes from trailers what would change the message's framing, routing or origin for one who adds them to its
+/// headers (RFC 9110 6.5.1).
+pub(super) fn sanitize_trailers(trailers: &mut HeaderMap) {
+    let forbidden = |name: &HeaderName| {
+        let text = name.as_str();
+        text.starts_with("x-envoy-")
+            || text.starts_with("x-forwarded-")
+            || matches!(text, "content-length" | "transfer-encoding" | "connection" | "host" | "te" | "trailer")
+            || matches!(text, "upgrade" | "keep-alive" | "proxy-connection" | "x-request-id")
+    };
+    let gone: Vec<HeaderName> = trailers.keys().filter(|name| forbidden(name)).cloned().collect();
+    for name in gone {
+        trailers.remove(name);
+    }
+}
+
 /// Removes what concerns only the connection to the endpoint, and what its own proxy told us. What the Connection
 /// field names stays, as with Envoy.
 pub(super) fn sanitize_response(headers: &mut HeaderMap) {
@@ -294,6 +324,29 @@ mod tests {
             headers(&[("connection", "x-a"), ("x-a", "1"), ("upgrade", "h2c"), ("trailer", "x"), ("keep-alive", "1")]);
         sanitize_response(&mut response);
         assert_eq!(names(&response), ["trailer", "x-a"]);
+    }
+
+    #[test]
+    fn framing_is_clear_or_refused() {
+        for (fields, expected) in [
+            (&[("content-length", "5")][..], true),
+            (&[("transfer-encoding", " Chunked")], true),
+            (&[("content-length", "5"), ("content-length", "5")], false),
+            (&[("content-length", "5, 5")], false),
+            (&[("content-length", "")], false),
+            (&[("transfer-encoding", "gzip, chunked")], false),
+            (&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false),
+        ] {
+            assert_eq!(has_clear_framing(&headers(fields)), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn trailers_cannot_pass_for_headers() {
+        let mut trailers =
+            headers(&[("content-length", "9"), ("host", "a"), ("x-forwarded-for", "6.6.6.6"), ("grpc-status", "0")]);
+        sanitize_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status"]);
     }
 
     #[test]

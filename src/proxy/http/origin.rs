@@ -19,6 +19,7 @@ use crate::upstream::StreamPermit;
 use super::body::{Piece, Receiver, Sender};
 use super::client::{Client, now};
 use super::fail::Failure;
+use super::headers::has_clear_framing;
 
 /// What an endpoint's head may be (Envoy: 60 KiB and 100 fields).
 const MAX_HEAD_BYTES: usize = 60 * 1024;
@@ -210,7 +211,7 @@ impl Http1Origin {
             return Poll::Ready(Err(Failure::Protocol));
         };
         let unasked = head.status == StatusCode::SWITCHING_PROTOCOLS && !self.upgrade;
-        if too_long || head.headers.len() > MAX_HEADERS || unasked {
+        if too_long || head.headers.len() > MAX_HEADERS || unasked || !has_clear_framing(&head.headers) {
             return Poll::Ready(Err(Failure::Protocol));
         }
         let head = head.as_owned_parts();
@@ -239,6 +240,10 @@ impl Http2Origin {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<OriginHead, Failure>> {
         if !self.informed {
             match self.response.poll_informational(cx) {
+                // HTTP/2 knows no 101, and an HTTP/1 client would take it at its word.
+                Poll::Ready(Some(Ok(head))) if head.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Poll::Ready(Err(Failure::Protocol));
+                }
                 Poll::Ready(Some(Ok(head))) => {
                     return Poll::Ready(Ok(OriginHead::Informational(head.into_parts().0)));
                 }
@@ -249,7 +254,8 @@ impl Http2Origin {
         }
         let response = ready!(Pin::new(&mut self.response).poll(cx)).map_err(|failure| of_h2(&failure))?;
         let (head, body) = response.into_parts();
-        if head.headers.len() > MAX_HEADERS {
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if head.headers.len() > MAX_HEADERS || switches || !has_clear_framing(&head.headers) {
             return Poll::Ready(Err(Failure::Protocol));
         }
         let ends = body.is_end_stream();
@@ -278,6 +284,8 @@ impl Http2Origin {
 fn of_h2(failure: &h2::Error) -> Failure {
     match failure.reason() {
         Some(Reason::REFUSED_STREAM) => Failure::Refused,
+        // The endpoint leaves, and says that it has not looked at this stream (RFC 9113 6.8).
+        _ if failure.is_go_away() && failure.is_remote() => Failure::Refused,
         _ if failure.is_io() || failure.is_go_away() => Failure::Terminated { unanswered: false },
         _ if failure.is_reset() && failure.is_remote() => Failure::Reset,
         _ => Failure::Protocol,

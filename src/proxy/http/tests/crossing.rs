@@ -190,3 +190,62 @@ async fn draining_says_goaway_and_finishes_streams() {
         }
     }
 }
+
+#[tokio::test]
+async fn one_length_only_comes_from_http2() {
+    let gateway = start(echo_heads().await.0, UpstreamProtocol::Http1, ClientProtocol::Http2).await;
+    let mut sender = client(&gateway).await;
+    let twice = Request::post("http://a.test/").header("content-length", "5").header("content-length", "5");
+    let (response, mut send) = sender.send_request(twice.body(()).unwrap(), false).unwrap();
+    // The stream may be reset before this.
+    let _ = send.send_data("hello".into(), true);
+    assert_eq!(response.await.unwrap_err().reason(), Some(h2::Reason::PROTOCOL_ERROR));
+}
+
+/// An HTTP/2 backend that reads the preface and the first frames, then sends `frames` on its first connection and
+/// answers 204 on every other.
+async fn framed_backend(frames: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    backend(move |mut wire, count| async move {
+        if count > 0 {
+            let mut connection = h2::server::handshake(wire.0).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                respond.send_response(Response::builder().status(204).body(()).unwrap(), true).unwrap();
+            }
+            return;
+        }
+        wire.exactly(24).await;
+        wire.send(SETTINGS).await;
+        loop {
+            let head = wire.exactly(9).await;
+            wire.exactly(usize::from(head[1]) << 8 | usize::from(head[2])).await;
+            if head[3] == 1 {
+                break;
+            }
+        }
+        wire.send(frames).await;
+        wire.rest().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_stream_that_a_leaving_endpoint_did_not_look_at_is_sent_again() {
+    let goaway = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let (address, connections) = framed_backend(goaway).await;
+    let gateway = start(address, UpstreamProtocol::Http2, ClientProtocol::Http1).await;
+    let mut wire = gateway.connect().await;
+    wire.send(get("/")).await;
+    assert!(wire.head().await.starts_with("http/1.1 204 "));
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn http2_endpoints_cannot_switch_protocols() {
+    // HEADERS of stream 1 with `:status: 101` as a literal.
+    let switching = b"\0\0\x05\x01\x04\0\0\0\x01\x08\x03101";
+    let gateway = start(framed_backend(switching).await.0, UpstreamProtocol::Http2, ClientProtocol::Http1).await;
+    let mut wire = gateway.connect().await;
+    wire.send(get("/")).await;
+    assert!(wire.head().await.starts_with("http/1.1 502 "));
+}

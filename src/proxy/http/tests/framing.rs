@@ -231,3 +231,45 @@ async fn empty_lines_between_requests_are_no_request() {
         assert!(answer(&mut wire).await.1.starts_with("GET /a "));
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_can_be_read_in_two_ways_is_refused() {
+    for fields in [
+        "Content-Length: 2\r\nContent-Length: 2\r\n",
+        "Content-Length: 2, 2\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: identity\r\nContent-Length: 2\r\n",
+    ] {
+        let (address, _) = backend(move |mut wire, _| async move {
+            wire.head().await;
+            wire.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\nok")).await;
+            wire.rest().await;
+        })
+        .await;
+        let gateway = Gateway::http1(address).await;
+        let mut wire = gateway.connect().await;
+        wire.send(get("/")).await;
+        let head = wire.head().await;
+        assert!(head.starts_with("http/1.1 502 "), "{fields}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn heads_before_the_answer_are_limited() {
+    for (count, status) in [(100, 200), (101, 502)] {
+        let (address, _) = backend(move |mut wire, _| async move {
+            wire.head().await;
+            wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(count)).await;
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            wire.rest().await;
+        })
+        .await;
+        let gateway = Gateway::http1(address).await;
+        let mut wire = gateway.connect().await;
+        wire.send(get("/")).await;
+        for _ in 0..100 {
+            assert!(wire.head().await.starts_with("http/1.1 103 "));
+        }
+        assert!(wire.head().await.starts_with(&format!("http/1.1 {status} ")));
+    }
+}
