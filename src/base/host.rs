@@ -65,7 +65,25 @@ pub(crate) fn fully_qualified(name: &str, namespace: &str, cluster_domain: &str)
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const NAME: &str = "\\*?([.-]?[ab]{1,2}){0,3}";
+
+    proptest! {
+        #[test]
+        fn subsets_meet_and_the_order_is_total(a in NAME, b in NAME, c in NAME) {
+            prop_assert_eq!(matches(&a, &b), matches(&b, &a));
+            prop_assert!(!is_subset_of(&a, &b) || matches(&a, &b));
+            prop_assert!(!(is_subset_of(&a, &b) && is_subset_of(&b, &c)) || is_subset_of(&a, &c));
+            // A narrower name never comes behind a wider one.
+            prop_assert!(a == b || !is_subset_of(&a, &b) || by_specificity(&a, &b) == Ordering::Less);
+            for common in intersection(&[&a, &b], &[&c]) {
+                prop_assert!(is_subset_of(common, &c) && (is_subset_of(common, &a) || is_subset_of(common, &b)));
+            }
+        }
+    }
 
     #[test]
     fn the_tail_of_a_wildcard_is_plain_text() {

@@ -250,7 +250,29 @@ fn lower_case(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::base::host;
+
+    proptest! {
+        #[test]
+        fn the_most_specific_host_that_means_the_name_is_found(
+            names in prop::collection::vec("(\\*|[ab]{0,2})([.-][ab]{1,2}){0,3}", 0..12),
+            asked in "[ab]{1,2}([.-][ab]{1,2}){0,3}",
+        ) {
+            let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+            let mut table = RouteTable::default();
+            for name in &names {
+                table.insert(Arc::new(VirtualHost::new(name, false, Vec::new())));
+            }
+            // A wildcard stands for one character at least.
+            let means = |name: &&&str| host::matches(name, &asked) && (**name == asked || asked.len() >= name.len());
+            let expected = names.iter().filter(means).min_by(|a, b| host::by_specificity(a, b));
+            let expected = expected.copied().or(names.contains(&"*").then_some("*"));
+            prop_assert_eq!(table.find(&asked).map(|host| &*host.name), expected);
+        }
+    }
 
     #[test]
     fn hosts_are_found_by_name_then_suffix_then_any() {
