@@ -95,7 +95,7 @@ enum Format {
 pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(run) => run.run(),
-        Command::Check(check) => check.run(),
+        Command::Check(check) => return check.run(),
         Command::Explain(explain) => explain.run(),
         Command::Status(show) => show.run(),
         Command::Routes(remote) => remote.print("routes"),

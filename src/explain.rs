@@ -353,7 +353,7 @@ fn transport(cluster: &Cluster) -> String {
         Some(TlsClient::Ready { sni, .. }) => format!("TLS for {}", sni.as_deref().unwrap_or("the request's host")),
         Some(TlsClient::Unavailable { reason }) => format!("no connection: {reason}"),
     };
-    format!("{:?} over {tls}, {:?}", cluster.protocol, cluster.balancing)
+    format!("{} over {tls}, {}", cluster.protocol, cluster.balancing)
 }
 
 fn endpoints(cluster: &Cluster) -> Vec<String> {

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::files::Files;
-use super::{Format, say};
+use super::{Format, failed, say};
 use crate::resource::finding::{Finding, Severity};
 
 #[derive(Debug, Args)]
@@ -21,8 +21,11 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let findings = self.files.load()?.findings;
+    pub(super) fn run(self) -> ExitCode {
+        let findings = match self.files.load() {
+            Ok(loaded) => loaded.findings,
+            Err(error) => return failed(&error, ExitCode::from(2)),
+        };
         let (errors, warnings) = (count(&findings, Severity::Error), count(&findings, Severity::Warning));
         match self.format {
             Format::Text => {
@@ -34,7 +37,7 @@ impl Check {
                 say(&format!("{report:#}\n"));
             }
         }
-        Ok(exit_code(errors, warnings, self.strict))
+        exit_code(errors, warnings, self.strict)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::check::count;
@@ -35,12 +36,15 @@ impl Explain {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let loaded = self.files.load()?;
         let errors = count(&loaded.findings, Severity::Error);
-        if errors > 0 {
-            eprintln!("limani: {errors} errors in this configuration are not in force; `limani check` shows them");
+        let Some(snapshot) = loaded.snapshot else { bail!("the settings are unusable; `limani check` says why") };
+        match errors {
+            0 => {}
+            1 => eprintln!("limani: the configuration has an error; `limani check` shows it"),
+            _ => eprintln!("limani: the configuration has {errors} errors; `limani check` shows them"),
         }
         let (method, url, headers, from, sni) = (self.method, self.url, self.headers, self.from, self.sni);
         let query = Query { method, url, headers, from, sni };
-        let explanation = explain::explain(&loaded.snapshot, &query).map_err(anyhow::Error::msg)?;
+        let explanation = explain::explain(&snapshot, &query).map_err(anyhow::Error::msg)?;
         match self.format {
             Format::Text => say(&explanation.to_string()),
             Format::Json => say(&(serde_json::to_string_pretty(&explanation)? + "\n")),

@@ -29,12 +29,13 @@ pub(super) struct Files {
 
 /// A configuration as it would come into force.
 pub(super) struct Loaded {
-    pub snapshot: Snapshot,
+    /// `None` if the settings are unusable.
+    pub snapshot: Option<Snapshot>,
     pub findings: Vec<Finding>,
 }
 
 impl Files {
-    /// Reads, analyzes and compiles. Faults are findings; unusable settings leave an empty snapshot.
+    /// Reads, analyzes and compiles. Faults are findings; unusable settings give no snapshot.
     ///
     /// # Errors
     ///
@@ -44,7 +45,7 @@ impl Files {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let gathered = match self.gather()? {
             Ok(gathered) => gathered,
-            Err(findings) => return Ok(Loaded { snapshot: Snapshot::empty(), findings }),
+            Err(findings) => return Ok(Loaded { snapshot: None, findings }),
         };
         let mut findings = gathered.findings;
         let memory = &mut analysis::Memory::default();
@@ -54,7 +55,7 @@ impl Files {
         let (snapshot, compiled) = compile::compile(&accepted, &gathered.settings, 1, memory);
         findings.extend(compiled);
         findings.sort_by(|a, b| a.location.cmp(&b.location));
-        Ok(Loaded { snapshot, findings })
+        Ok(Loaded { snapshot: Some(snapshot), findings })
     }
 
     fn gather(mut self) -> anyhow::Result<Result<Gathered, Vec<Finding>>> {
@@ -64,20 +65,24 @@ impl Files {
             self.config = self.config.or(self.paths.pop());
         }
         let cache = &mut source::Cache::default();
-        if self.paths.is_empty() && self.variables.is_empty() {
-            return Ok(source::gather(&settings_path(self.config)?, cache));
-        }
-        let settings = match (&self.config, self.paths.is_empty()) {
-            (None, false) => Ok(Settings::default()),
-            _ => source::settings(&settings_path(self.config)?),
+        let settings = match (self.config, self.paths.is_empty()) {
+            (None, false) => None,
+            (config, _) => Some(settings_path(config)?),
         };
-        Ok(settings.map(|mut settings| {
+        let change = |settings: &mut Settings| {
             if !self.paths.is_empty() {
                 settings.source.manifests = self.paths;
             }
             settings.source.variables.extend(self.variables);
-            source::gather_manifests(settings, cache)
-        }))
+        };
+        Ok(match settings {
+            Some(path) => source::gather_changed(&path, cache, change),
+            None => {
+                let mut settings = Settings::default();
+                change(&mut settings);
+                Ok(source::gather_manifests(settings, cache))
+            }
+        })
     }
 }
 

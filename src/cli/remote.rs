@@ -158,7 +158,7 @@ fn told(status: &Value) -> String {
         let chains: Vec<&str> = listener["chains"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         lines.push(format!("listener {} {}", word(listener, "address"), chains.join(", ")));
     }
-    let last = &status["last_reload"];
+    let last = &status["lastReload"];
     if last.is_object() {
         lines.push(format!("last reload at {}:", word(last, "at")));
         lines.push(told_reload(last).trim_end().to_owned());
@@ -172,7 +172,7 @@ fn told_reload(outcome: &Value) -> String {
     let mut lines: Vec<String> = findings.into_iter().flatten().map(told_finding).collect();
     let news = if outcome["changed"] == true { "" } else { ", unchanged" };
     let (verdict, generation) = (word(outcome, "verdict"), word(outcome, "generation"));
-    lines.push(format!("{verdict}: generation {generation} is in force{news} ({} ms)", word(outcome, "duration_ms")));
+    lines.push(format!("{verdict}: generation {generation} is in force{news} ({} ms)", word(outcome, "durationMs")));
     lines.join("\n") + "\n"
 }
 
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn outcomes_are_told_as_check_tells_them() {
         let outcome = json!({
-            "verdict": "partial", "changed": true, "generation": 7, "duration_ms": 1.5,
+            "verdict": "partial", "changed": true, "generation": 7, "durationMs": 1.5,
             "findings": [
                 {"code": "IST0101", "severity": "error", "object": "VirtualService a/b",
                  "location": {"file": "x.yaml", "line": 3, "column": 1}, "message": "no such host", "hint": "add it"},

@@ -50,9 +50,11 @@ fn listener<'a>(work: &mut Work<'a>, address: SocketAddr, servers: Vec<BoundServ
 
 fn tls_chain<'a>(work: &mut Work<'a>, server: &BoundServer<'a>) -> FilterChain {
     let path = format!("spec.servers[{}]", server.number);
-    let tls = server.server.tls.as_ref().map(|settings| tls_server::build(work, settings, server.gateway, &path));
     let is_http = !server.route_name.is_empty();
-    let tls = if is_http { tls } else { tls.map(|_| tls_server::no_routes(work, server.gateway, &path)) };
+    let tls = server.server.tls.as_ref().map(|settings| match is_http {
+        true => tls_server::build(work, settings, server.gateway, &path),
+        false => tls_server::no_routes(work, server.gateway, &path),
+    });
     let routes = match is_http {
         true => routes::table(work, &server.route_name, std::slice::from_ref(server)),
         false => RouteTable::default(),

@@ -88,8 +88,6 @@ fn authorities_secret<'a>(work: &Work<'a>, settings: &ClientTls) -> Result<Crede
     }
     let name = match (settings.credential_name.as_str(), settings.ca_certificates.as_str()) {
         ("", "" | "system") => return Ok(None),
-        // The files of one rule are one Secret, named after the first of them.
-        ("", _) if !settings.client_certificate.is_empty() => format!("file:{}", settings.client_certificate),
         ("", path) => format!("file:{path}"),
         (name, _) => {
             let name = name.strip_prefix("kubernetes://").unwrap_or(name);

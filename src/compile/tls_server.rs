@@ -21,7 +21,9 @@ pub(super) fn build(work: &mut Work<'_>, settings: &ServerTls, gateway: &Object<
     match try_build(work, settings, gateway, path) {
         Ok(server) => server,
         Err((code, reason)) => {
-            work.problems.report(gateway, code, &format!("{path}.tls"), reason.as_str());
+            if let Some(code) = code {
+                work.problems.report(gateway, code, &format!("{path}.tls"), reason.as_str());
+            }
             TlsServer::Unavailable { reason }
         }
     }
@@ -34,7 +36,8 @@ pub(super) fn no_routes(work: &mut Work<'_>, gateway: &Object<Gateway>, path: &s
     TlsServer::Unavailable { reason }
 }
 
-type Failure = (&'static codes::Code, String);
+/// Why, and under which code it is still to be told.
+type Failure = (Option<&'static codes::Code>, String);
 
 fn try_build(
     work: &mut Work<'_>,
@@ -42,9 +45,9 @@ fn try_build(
     gateway: &Object<Gateway>,
     path: &str,
 ) -> Result<TlsServer, Failure> {
-    let not_in_force = |reason: &str| Err((&codes::SERVER_NOT_IN_FORCE, reason.to_owned()));
+    let not_in_force = |reason: &str| Err((Some(&codes::SERVER_NOT_IN_FORCE), reason.to_owned()));
     if settings.mode != ServerTlsMode::Simple {
-        return not_in_force(&format!("TLS mode {:?} is not in force yet; connections are closed", settings.mode));
+        return not_in_force(&format!("TLS mode {} is not in force yet; connections are closed", settings.mode.word()));
     }
     if !settings.subject_alt_names.is_empty() {
         return not_in_force(
@@ -60,17 +63,21 @@ fn try_build(
     for name in &names {
         match find_secret(work, name) {
             Ok(found) => material.push(found),
-            Err(failure) => failures.push(failure),
+            Err(failure) => {
+                // Why a file is not there was told when it was read.
+                if !name.starts_with("file:") || work.index.secret(name).is_some() {
+                    let path = format!("{path}.tls");
+                    work.problems.report(gateway, &codes::GATEWAY_CREDENTIAL, &path, failure.as_str());
+                }
+                failures.push(failure);
+            }
         }
     }
-    for failure in &failures {
-        if !material.is_empty() {
-            work.problems.report(gateway, &codes::GATEWAY_CREDENTIAL, &format!("{path}.tls"), failure.as_str());
-        }
+    if names.is_empty() {
+        return Err((Some(&codes::GATEWAY_CREDENTIAL), "no certificate is named".to_owned()));
     }
     if material.is_empty() {
-        let reason = if names.is_empty() { "no certificate is named".to_owned() } else { failures.join("; ") };
-        return Err((&codes::GATEWAY_CREDENTIAL, reason));
+        return Err((None, failures.join("; ")));
     }
     let facts: Vec<_> =
         material.iter().filter_map(|(source, key)| certificates::facts(key.cert.first()?, source)).collect();
@@ -89,8 +96,8 @@ fn try_build(
         Some(kept) => kept,
         None => {
             let keys = material.into_iter().map(|(_, key)| key).collect();
-            let made =
-                config((ciphers, curves), &versions, keys).map_err(|reason| (&codes::GATEWAY_CREDENTIAL, reason))?;
+            let made = config((ciphers, curves), &versions, keys)
+                .map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), reason))?;
             work.memory.server_configs.insert(fingerprint, made)
         }
     };

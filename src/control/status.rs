@@ -77,7 +77,7 @@ pub(crate) struct Outcome {
     pub cause: Cause,
     #[serde(rename = "at", serialize_with = "rfc3339")]
     pub began: SystemTime,
-    #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
+    #[serde(rename = "durationMs", serialize_with = "milliseconds")]
     pub duration: Duration,
     #[serde(serialize_with = "shared")]
     pub findings: Arc<[Finding]>,
@@ -100,6 +100,7 @@ impl Outcome {
 
 /// What /status shows.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
     pub version: &'static str,
     #[serde(serialize_with = "rfc3339")]

@@ -1,5 +1,6 @@
 //! Where can a request be sent, and how?
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,16 @@ pub(crate) enum UpstreamProtocol {
     AsClient,
 }
 
+impl fmt::Display for UpstreamProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            UpstreamProtocol::Http1 => "HTTP/1.1",
+            UpstreamProtocol::Http2 => "HTTP/2",
+            UpstreamProtocol::AsClient => "as the client speaks",
+        })
+    }
+}
+
 /// Istio loadBalancer.simple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Balancing {
@@ -54,6 +65,17 @@ pub(crate) enum Balancing {
     LeastRequest,
     RoundRobin,
     Random,
+}
+
+impl fmt::Display for Balancing {
+    /// As Istio writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Balancing::LeastRequest => "LEAST_REQUEST",
+            Balancing::RoundRobin => "ROUND_ROBIN",
+            Balancing::Random => "RANDOM",
+        })
+    }
 }
 
 /// Where the addresses come from.

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::Snapshot;
 use super::cluster::{Cluster, EndpointSource};
 use super::listener::{FilterChain, Listener};
-use super::route::{Action, ClusterReference, Forward, RouteRule, VirtualHost};
+use super::route::{Action, ClusterReference, Forward, PathRewrite, RouteRule, VirtualHost};
 use super::tls::{TlsClient, TlsServer};
+use super::{PathNormalization, Snapshot};
 
 /// The whole snapshot.
 pub(crate) fn dump(snapshot: &Snapshot) -> Value {
@@ -25,7 +25,7 @@ pub(crate) fn dump(snapshot: &Snapshot) -> Value {
             "idleTimeout": show_duration(policy.idle_timeout),
             "trustedProxies": policy.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "numTrustedProxies": policy.num_trusted_proxies,
-            "pathNormalization": format!("{:?}", policy.path_normalization),
+            "pathNormalization": show_normalization(policy.path_normalization),
             "maxConcurrentStreams": policy.max_concurrent_streams,
         },
     })
@@ -152,7 +152,7 @@ fn show_action(action: &Action) -> Value {
                 "scheme": redirect.scheme,
                 "authority": redirect.authority,
                 "port": redirect.port,
-                "path": redirect.path.as_ref().map(|path| format!("{path:?}")),
+                "path": redirect.path.as_ref().map(show_rewrite),
             },
         }),
         Action::Respond(response) => {
@@ -170,7 +170,7 @@ fn show_forward(forward: &Forward) -> Value {
         "forward": {
             "destinations": destinations.collect::<Vec<_>>(),
             "timeout": forward.timeout.map(show_duration),
-            "pathRewrite": forward.path_rewrite.as_ref().map(|path| format!("{path:?}")),
+            "pathRewrite": forward.path_rewrite.as_ref().map(show_rewrite),
             "authorityRewrite": forward.authority_rewrite.as_ref().map(|rewrite| rewrite.text()),
         },
     })
@@ -196,14 +196,32 @@ fn show_cluster(cluster: &Cluster) -> Value {
         "name": &*cluster.name,
         "service": cluster.service.host,
         "namespace": cluster.service.namespace,
-        "protocol": format!("{:?}", cluster.protocol),
-        "balancing": format!("{:?}", cluster.balancing),
+        "protocol": cluster.protocol.to_string(),
+        "balancing": cluster.balancing.to_string(),
         "endpoints": endpoints,
         "tls": tls,
         "connectTimeout": show_duration(cluster.connect_timeout),
         "idleTimeout": cluster.idle_timeout.map(show_duration),
         "maxRequestsPerConnection": cluster.max_requests_per_connection,
     })
+}
+
+fn show_rewrite(path: &PathRewrite) -> Value {
+    match path {
+        PathRewrite::Prefix { with, .. } => json!({ "prefix": with }),
+        PathRewrite::Full(path) => json!({ "full": path }),
+        PathRewrite::Regex { pattern, with } => json!({ "regex": pattern.source(), "with": with }),
+    }
+}
+
+/// As the settings write it.
+fn show_normalization(level: PathNormalization) -> &'static str {
+    match level {
+        PathNormalization::None => "NONE",
+        PathNormalization::Base => "BASE",
+        PathNormalization::MergeSlashes => "MERGE_SLASHES",
+        PathNormalization::DecodeAndMergeSlashes => "DECODE_AND_MERGE_SLASHES",
+    }
 }
 
 fn show_duration(duration: std::time::Duration) -> String {

@@ -11,7 +11,7 @@ use super::directory::Stamp;
 use crate::resource::ResourceSet;
 use crate::resource::codes;
 use crate::resource::core::Secret;
-use crate::resource::finding::Finding;
+use crate::resource::finding::{Finding, Location};
 use crate::resource::meta::{Meta, Object, Origin};
 use crate::resource::networking::{ClientTls, DestinationRule, Gateway, ServerTls};
 use crate::resource::settings::Settings;
@@ -135,12 +135,12 @@ impl Reader<'_> {
                     ),
                 }
             }
-            let authorities = data.get("ca.crt").cloned();
-            if !files.certificate.is_empty() {
-                self.add(files.certificate, data, origin);
-            }
-            if let Some(authorities) = authorities {
+            // The rules that share a certificate may differ in their CA, so it stands alone.
+            if let Some(authorities) = data.remove("ca.crt") {
                 self.add(files.authorities, BTreeMap::from([("ca.crt".to_owned(), authorities)]), origin);
+            }
+            if data.contains_key("tls.crt") && data.contains_key("tls.key") {
+                self.add(files.certificate, data, origin);
             }
         }
     }
@@ -162,8 +162,7 @@ impl Reader<'_> {
             (Err(error), None) => Err(error.to_string()),
             (Err(error), Some((_, bytes))) => {
                 let bytes = bytes.clone();
-                let location =
-                    crate::resource::finding::Location { file: path.display().to_string(), line: 0, column: 0 };
+                let location = Location { file: path.display().to_string(), line: 0, column: 0 };
                 let finding = Finding::new(&codes::CERTIFICATE_FILE, location, error.to_string());
                 self.findings.push(finding.hint("what it held stays in force"));
                 Ok(bytes)
@@ -219,8 +218,8 @@ mod tests {
             (set.secrets.iter().map(keys).collect::<Vec<_>>(), findings.len())
         };
         let wanted = vec![
-            ("file:a.pem".to_owned(), "ca.crt tls.crt tls.key".to_owned()),
             ("file:ca.pem".to_owned(), "ca.crt".to_owned()),
+            ("file:a.pem".to_owned(), "tls.crt tls.key".to_owned()),
         ];
         assert_eq!(gather(), (wanted.clone(), 0));
         std::fs::remove_file(folder.path().join("a.key")).unwrap();

@@ -127,7 +127,7 @@ impl Manifests {
 
 fn unreadable(path: &Path, error: &io::Error, kept: usize) -> Finding {
     let location = Location { file: path.display().to_string(), line: 0, column: 0 };
-    let finding = Finding::new(&codes::UNREADABLE, location, error.to_string());
+    let finding = Finding::new(&codes::UNREADABLE, location, format!("it cannot be read: {error}"));
     match kept {
         0 => finding,
         _ => finding.hint("what it held stays in force"),

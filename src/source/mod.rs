@@ -50,7 +50,21 @@ pub(crate) struct Gathered {
 ///
 /// Findings, if the settings are unusable and there are no earlier good ones in `cache`.
 pub(crate) fn gather(settings_path: &Path, cache: &mut Cache) -> Result<Gathered, Vec<Finding>> {
-    let understood = read_settings(settings_path, cache)?;
+    gather_changed(settings_path, cache, |_| ())
+}
+
+/// As `gather`, with settings that the caller may change after they were read.
+///
+/// # Errors
+///
+/// As `gather`.
+pub(crate) fn gather_changed(
+    settings_path: &Path,
+    cache: &mut Cache,
+    change: impl FnOnce(&mut Settings),
+) -> Result<Gathered, Vec<Finding>> {
+    let mut understood = read_settings(settings_path, cache)?;
+    change(&mut understood.settings);
     let folder = settings_path.parent().unwrap_or(Path::new(""));
     let mut gathered = gather_with(understood.settings, &understood.routes, folder, cache);
     gathered.findings.splice(0..0, understood.findings);
@@ -92,7 +106,7 @@ struct Understood {
 
 fn read_settings(path: &Path, cache: &mut Cache) -> Result<Understood, Vec<Finding>> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| vec![Finding::new(&codes::SETTINGS, whole_file(path), error.to_string())]);
+        .map_err(|error| vec![Finding::new(&codes::SETTINGS, whole_file(path), format!("it cannot be read: {error}"))]);
     match text.and_then(|text| Ok((understand(path, &text, cache)?, text))) {
         Ok((understood, text)) => {
             cache.settings = Some(text);
@@ -136,7 +150,9 @@ fn understand(path: &Path, text: &str, cache: &mut Cache) -> Result<Understood, 
 fn read_mesh(path: &Path, cache: &mut Cache, settings: &mut Settings) -> Vec<Finding> {
     let file = path.display().to_string();
     let read = std::fs::read_to_string(path)
-        .map_err(|error| Box::new(Finding::new(&codes::UNREADABLE, whole_file(path), error.to_string())))
+        .map_err(|error| {
+            Box::new(Finding::new(&codes::UNREADABLE, whole_file(path), format!("it cannot be read: {error}")))
+        })
         .and_then(|text| Ok((mesh::apply(&file, &text, settings)?, text)));
     match read {
         Ok((findings, text)) => {
