@@ -30,5 +30,5 @@ bench: ## the criterion benches: look-up, compile, forwarding
 live: ## against what a real Istio did; needs ../shared/live, Go and PyYAML
 	bash tests/live/run
 
-fuzz: ## each fuzz target for a minute; needs cargo-fuzz and a nightly toolchain
+fuzz: ## each fuzz target for a minute; needs cargo-fuzz
 	bash fuzz/run 60
