@@ -428,6 +428,7 @@ pub(crate) mod tests {
             ("a%START_TIME(-)%b", Some("a-b")),
             ("%START_TIME(%%)%", Some("%")),
             ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", Some("9.9.9.9")),
+            ("%RESPONSE_CODE_DETAILS% %BYTES_RECEIVED%", Some("via_upstream 5")),
             ("%DOWNSTREAM_PEER_SUBJECT%", None),
         ] {
             let value = ValueTemplate::parse(text).unwrap().value(&headers, &facts);

@@ -190,13 +190,15 @@ mod tests {
 
     #[test]
     fn known_fields_change_the_defaults_and_others_are_told() {
-        let text = "pathNormalization:\n  normalization: MERGE_SLASHES\ndefaultConfig:\n  gatewayTopology: {numTrustedProxies: 2, proxyProtocol: {}}\n  proxyHeaders: {server: {value: web}, attemptCount: {disabled: true}}\n  concurrency: 2\nconnectTimeout: 3s\naccessLogFile: ''\n";
+        let text = "pathNormalization:\n  normalization: MERGE_SLASHES\ndefaultConfig:\n  gatewayTopology: {numTrustedProxies: 2, proxyProtocol: {}}\n  proxyHeaders: {server: {value: web}, attemptCount: {disabled: true}}\n  concurrency: 2\nconnectTimeout: 3s\naccessLogFile: ''\ndefaultServiceExportTo: [.]\nh2UpgradePolicy: UPGRADE\n";
         let mut settings = Settings::default();
         let findings = apply("mesh.yaml", text, &mut settings).unwrap();
         assert_eq!(settings.http.path_normalization, PathNormalization::MergeSlashes);
         assert_eq!((settings.http.num_trusted_proxies, settings.listen.proxy_protocol), (2, true));
         assert_eq!(settings.http.connect_timeout, Duration::from_secs(3));
         assert_eq!(settings.access_log.path, None);
+        assert_eq!(settings.mesh.service_export_to, ["."]);
+        assert_eq!(settings.mesh.h2_upgrade, H2UpgradePolicy::Upgrade);
         let own_headers = &settings.http.own_headers;
         assert_eq!((own_headers.server.as_deref(), own_headers.attempt_count), (Some("web"), false));
         assert_eq!(

@@ -296,6 +296,7 @@ mod tests {
             ("te", "gzip, trailers"),
             ("upgrade", "websocket"),
             ("x-envoy-retry-on", "5xx"),
+            ("x-envoy-original-host", "x"),
             ("x-envoy-peer-metadata-id", "x"),
             ("x-forwarded-client-cert", "x"),
             ("trailer", "x"),
