@@ -2,16 +2,19 @@
 //!
 //! Every decision is asked of the data plane's own functions, so that explain cannot lie.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod asked;
+mod text;
+
+use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName};
 use serde::Serialize;
 
+use self::asked::Asked;
 use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::{Cluster, EndpointSource};
-use crate::snapshot::headers::{TemplateFacts, is_known_in_request};
+use crate::snapshot::headers::TemplateFacts;
 use crate::snapshot::listener::{FilterChain, Listener};
 use crate::snapshot::path;
 use crate::snapshot::redirect::https_location;
@@ -141,83 +144,6 @@ pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation,
         Some(rule) => outcome(rule, &facts, &asked, listener.address),
     };
     Ok(explanation)
-}
-
-/// The request in the data plane's words.
-struct Asked {
-    method: String,
-    scheme: String,
-    authority: String,
-    /// Path and query as sent.
-    target: String,
-    port: u16,
-    sni: Option<String>,
-    headers: HeaderMap,
-    from: IpAddr,
-}
-
-impl Asked {
-    fn new(query: &Query) -> Result<Asked, String> {
-        let wrong = |why: &str| format!("`{}` cannot be explained: {why}; write http://host[:port]/path", query.url);
-        let (scheme, rest) = query.url.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
-        let scheme = scheme.to_ascii_lowercase();
-        if scheme != "http" && scheme != "https" {
-            return Err(wrong("the scheme has to be http or https"));
-        }
-        let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (written, target) = rest.split_at_checked(at).unwrap_or((rest, ""));
-        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        let parsed: Uri = format!("{scheme}://{written}/").parse().map_err(|_| wrong("the host is not readable"))?;
-        let host = parsed.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
-        let own_port = if scheme == "https" { 443 } else { 80 };
-        let port = parsed.port_u16().unwrap_or(own_port);
-        let authority = if port == own_port { host.to_owned() } else { format!("{host}:{port}") };
-        let from = query.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let mut asked = Asked {
-            method: if query.method.is_empty() { "GET".to_owned() } else { query.method.clone() },
-            sni: (scheme == "https").then(|| query.sni.clone().unwrap_or_else(|| host.to_owned())),
-            scheme,
-            authority,
-            target,
-            port,
-            headers: HeaderMap::new(),
-            from,
-        };
-        asked.sni = asked.sni.filter(|name| !name.is_empty());
-        asked.add_headers(query)?;
-        Ok(asked)
-    }
-
-    /// Headers as the proxy has them when it looks for a rule: its own are set, known ones joined.
-    fn add_headers(&mut self, query: &Query) -> Result<(), String> {
-        let own = [
-            ("x-forwarded-for", self.from.to_string()),
-            ("x-forwarded-proto", self.scheme.clone()),
-            ("x-envoy-external-address", self.from.to_string()),
-            ("x-request-id", "00000000-0000-4000-8000-000000000000".to_owned()),
-        ];
-        let own = own.map(|(name, value)| (name.to_owned(), value));
-        for (name, value) in query.headers.iter().chain(&own) {
-            if name.eq_ignore_ascii_case("host") || name == ":authority" {
-                self.authority.clone_from(value);
-                continue;
-            }
-            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"))?;
-            let value = HeaderValue::from_str(value).map_err(|_| format!("`{value}` can be no header value"))?;
-            let before = self.headers.get(&header).filter(|_| is_known_in_request(&header));
-            match before.map(|before| [before.as_bytes(), b",", value.as_bytes()].concat()) {
-                _ if ["x-forwarded-proto", "x-envoy-external-address", "x-request-id"].contains(&header.as_str()) => {
-                    drop(self.headers.insert(header, value))
-                }
-                Some(joined) => {
-                    let joined = HeaderValue::from_bytes(&joined).map_err(|error| error.to_string())?;
-                    self.headers.insert(header, joined);
-                }
-                None => drop(self.headers.append(header, value)),
-            }
-        }
-        Ok(())
-    }
 }
 
 fn find_chain<'a>(
@@ -399,52 +325,4 @@ fn header_changes(rule: &RouteRule, facts: &RequestFacts<'_>, asked: &Asked, loc
     let removed = asked.headers.keys().filter(|name| !changed.contains_key(*name)).map(|name| format!("remove {name}"));
     let set = changed.keys().filter(|name| lines(&changed, name) != lines(&asked.headers, name));
     removed.chain(set.map(|name| format!("{name}: {}", lines(&changed, name).join(" | ")))).collect()
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "request       {}", self.request)?;
-        let steps = [("listener", &self.listener), ("chain", &self.chain), ("virtual host", &self.virtual_host)];
-        for (name, step) in steps {
-            if let Some(step) = step {
-                writeln!(f, "{name:<13} {step}")?;
-            }
-        }
-        for rule in &self.rules {
-            let mark = if rule.chosen { "->" } else { "  " };
-            let name = if rule.name.is_empty() { String::new() } else { format!(" `{}`", rule.name) };
-            writeln!(f, "  {mark} {}{name}: {}", rule.origin, rule.reason)?;
-        }
-        write!(f, "{}", self.outcome)
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Outcome::Refused => writeln!(f, "outcome       refused: nothing is bound to this port"),
-            Outcome::Closed { reason } => writeln!(f, "outcome       closed: {reason}"),
-            Outcome::Answered { status, reason, location } => {
-                writeln!(f, "outcome       {status}: {reason}")?;
-                location.iter().try_for_each(|location| writeln!(f, "  location    {location}"))
-            }
-            Outcome::Forwarded(forwarding) => write!(f, "{forwarding}"),
-        }
-    }
-}
-
-impl fmt::Display for Forwarding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "outcome       forwarded as {}{}", self.authority, self.path)?;
-        for target in &self.destinations {
-            writeln!(f, "  {:>5.1} %     {} ({})", target.share, target.cluster, target.transport)?;
-            let shown =
-                if target.endpoints.is_empty() { "no endpoints".to_owned() } else { target.endpoints.join(", ") };
-            writeln!(f, "              {shown}")?;
-        }
-        if let Some(timeout) = &self.timeout {
-            writeln!(f, "  timeout     {timeout}")?;
-        }
-        self.header_changes.iter().try_for_each(|change| writeln!(f, "  header      {change}"))
-    }
 }

@@ -38,8 +38,8 @@
 //! arc_swap        <- snapshot/store.rs upstream/dns.rs
 //! hickory_resolver <- upstream/dns.rs
 //! prometheus      <- telemetry/metrics.rs
-//! saphyr_parser   <- source/yaml.rs
-//! toml            <- source/limani_toml.rs
+//! saphyr_parser   <- source/yaml
+//! toml            <- source/limani_toml
 //! notify          <- control/watch.rs
 //! hyper           <- admin demo
 //! reqwest         <- cli demo

@@ -9,7 +9,7 @@ use super::services::{PortView, ServiceSource, ServiceView};
 use super::work::Work;
 use crate::base::host::is_wildcard;
 use crate::resource::codes;
-use crate::resource::core::{EndpointPort, Service};
+use crate::resource::core::{EndpointPort, EndpointSlice, Endpoints, ObjectReference, Service};
 use crate::resource::meta::{Kind, Labels, Object};
 use crate::resource::networking::{Resolution, ServiceEntry, WorkloadEntry};
 use crate::resource::settings::HostAddress;
@@ -124,29 +124,9 @@ fn of_service(
 ) {
     let (namespace, name) = (&service.meta.namespace, &service.meta.name);
     let slices = work.index.slices(namespace, name);
-    for slice in slices.unwrap_or_default() {
-        let Some(number) = port_of(&slice.spec.ports, port) else { continue };
-        let labels = joined(&service.spec.selector, &slice.meta.labels);
-        let serving = slice.spec.endpoints.iter().filter(|endpoint| {
-            endpoint.conditions.ready.unwrap_or(true) && !endpoint.conditions.terminating.unwrap_or(false)
-        });
-        for endpoint in serving {
-            let pod = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
-            let workload = pod.map(|pod| workload_of_pod(&pod.name)).unwrap_or_default();
-            for address in &endpoint.addresses {
-                found.add(candidate(address, number, &labels, namespace, workload));
-            }
-        }
-    }
     let object = work.index.endpoints(namespace, name).filter(|_| slices.is_none());
-    for subset in object.map(|object| object.spec.subsets.as_slice()).unwrap_or_default() {
-        let Some(number) = port_of(&subset.ports, port) else { continue };
-        for address in &subset.addresses {
-            let pod = address.target_ref.as_ref().filter(|target| target.kind == "Pod");
-            let workload = pod.map(|pod| workload_of_pod(&pod.name)).unwrap_or_default();
-            found.add(candidate(&address.ip, number, &service.spec.selector, namespace, workload));
-        }
-    }
+    slices.unwrap_or_default().iter().for_each(|slice| of_slice(service, slice, port, found));
+    object.iter().for_each(|object| of_endpoints(service, object, port, found));
     let workloads: Vec<_> = work.index.workloads(namespace, &service.spec.selector).collect();
     for object in &workloads {
         let labels = joined(&object.meta.labels, &object.spec.labels);
@@ -163,6 +143,31 @@ fn of_service(
             let mut name = candidate(&view.host, number, &service.spec.selector, namespace, "");
             name.address = view.host.to_string();
             found.add(name);
+        }
+    }
+}
+
+/// The addresses of a slice that are ready.
+fn of_slice(service: &Object<Service>, slice: &Object<EndpointSlice>, port: PortView<'_>, found: &mut Found) {
+    let Some(number) = port_of(&slice.spec.ports, port) else { return };
+    let labels = joined(&service.spec.selector, &slice.meta.labels);
+    let serving = slice.spec.endpoints.iter().filter(|endpoint| {
+        endpoint.conditions.ready.unwrap_or(true) && !endpoint.conditions.terminating.unwrap_or(false)
+    });
+    for endpoint in serving {
+        let workload = workload_of(endpoint.target_ref.as_ref());
+        for address in &endpoint.addresses {
+            found.add(candidate(address, number, &labels, &service.meta.namespace, workload));
+        }
+    }
+}
+
+fn of_endpoints(service: &Object<Service>, object: &Object<Endpoints>, port: PortView<'_>, found: &mut Found) {
+    for subset in &object.spec.subsets {
+        let Some(number) = port_of(&subset.ports, port) else { continue };
+        for address in &subset.addresses {
+            let workload = workload_of(address.target_ref.as_ref());
+            found.add(candidate(&address.ip, number, &service.spec.selector, &service.meta.namespace, workload));
         }
     }
 }
@@ -258,6 +263,10 @@ fn port_of(ports: &[EndpointPort], wanted: PortView<'_>) -> Option<u16> {
 
 fn joined(a: &Labels, b: &Labels) -> Labels {
     a.iter().chain(b).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn workload_of(target: Option<&ObjectReference>) -> &str {
+    target.filter(|target| target.kind == "Pod").map(|pod| workload_of_pod(&pod.name)).unwrap_or_default()
 }
 
 /// `reviews-v1` of the pod `reviews-v1-6dbf8c5b5d-x2x7q`: the hash and the random letters are cut.

@@ -14,7 +14,7 @@ use super::work::Work;
 use crate::resource::codes;
 use crate::resource::meta::Object;
 use crate::resource::networking::{Gateway, ServerTls, ServerTlsMode, TlsProtocol};
-use crate::snapshot::tls::TlsServer;
+use crate::snapshot::tls::{CertificateFacts, TlsServer};
 
 /// The TLS side of the server at `path` of a gateway. What is unusable is reported and closes its connections.
 pub(super) fn build(work: &mut Work<'_>, settings: &ServerTls, gateway: &Object<Gateway>, path: &str) -> TlsServer {
@@ -35,6 +35,9 @@ pub(super) fn no_routes(work: &mut Work<'_>, gateway: &Object<Gateway>, path: &s
     work.problems.report(gateway, &codes::SERVER_NOT_IN_FORCE, path, reason.as_str());
     TlsServer::Unavailable { reason }
 }
+
+/// A certificate with its key, and words for where it came from.
+type Material = (String, Arc<CertifiedKey>);
 
 /// Why, and under which code it is still to be told.
 type Failure = (Option<&'static codes::Code>, String);
@@ -57,6 +60,36 @@ fn try_build(
     let Some(versions) = versions(settings.min_protocol_version, settings.max_protocol_version) else {
         return not_in_force("no TLS version is left between the minimum, which is at least 1.2, and the maximum");
     };
+    let material = read_material(work, settings, gateway, path)?;
+    let facts: Vec<_> =
+        material.iter().filter_map(|(source, key)| certificates::facts(key.cert.first()?, source)).collect();
+    tell_dates(work, &facts, gateway, path);
+    let mesh = &work.index.settings.mesh;
+    let ciphers = if settings.cipher_suites.is_empty() { &mesh.cipher_suites } else { &settings.cipher_suites };
+    let curves = if settings.ecdh_curves.is_empty() { &mesh.ecdh_curves } else { &settings.ecdh_curves };
+    let server = format!("{} {path} {ciphers:?} {curves:?}", gateway.key());
+    let chains: Vec<&[CertificateDer<'_>]> = material.iter().map(|(_, key)| key.cert.as_slice()).collect();
+    let version_names: Vec<_> = versions.iter().map(|version| version.version).collect();
+    let fingerprint = work.memory.fingerprint(&(server, format!("{version_names:?}"), chains));
+    let config = match work.memory.server_configs.get(&fingerprint) {
+        Some(kept) => kept,
+        None => {
+            let keys = material.into_iter().map(|(_, key)| key).collect();
+            let made = config((ciphers, curves), &versions, keys)
+                .map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), reason))?;
+            work.memory.server_configs.insert(fingerprint, made)
+        }
+    };
+    Ok(TlsServer::Ready { config, certificates: facts })
+}
+
+/// The certificates that can be served; those that cannot are told.
+fn read_material(
+    work: &mut Work<'_>,
+    settings: &ServerTls,
+    gateway: &Object<Gateway>,
+    path: &str,
+) -> Result<Vec<Material>, Failure> {
     let names = credential_names(settings);
     let mut material = Vec::new();
     let mut failures = Vec::new();
@@ -79,29 +112,14 @@ fn try_build(
     if material.is_empty() {
         return Err((None, failures.join("; ")));
     }
-    let facts: Vec<_> =
-        material.iter().filter_map(|(source, key)| certificates::facts(key.cert.first()?, source)).collect();
+    Ok(material)
+}
+
+fn tell_dates(work: &mut Work<'_>, facts: &[CertificateFacts], gateway: &Object<Gateway>, path: &str) {
     for fact in facts.iter().filter(|fact| fact.not_after < work.now || fact.not_before > work.now) {
         let message = format!("the certificate of {} is outside its dates; it is served nevertheless", fact.source);
         work.problems.report(gateway, &codes::CERTIFICATE_DATE, &format!("{path}.tls"), message);
     }
-    let mesh = &work.index.settings.mesh;
-    let ciphers = if settings.cipher_suites.is_empty() { &mesh.cipher_suites } else { &settings.cipher_suites };
-    let curves = if settings.ecdh_curves.is_empty() { &mesh.ecdh_curves } else { &settings.ecdh_curves };
-    let server = format!("{} {path} {ciphers:?} {curves:?}", gateway.key());
-    let chains: Vec<&[CertificateDer<'_>]> = material.iter().map(|(_, key)| key.cert.as_slice()).collect();
-    let version_names: Vec<_> = versions.iter().map(|version| version.version).collect();
-    let fingerprint = work.memory.fingerprint(&(server, format!("{version_names:?}"), chains));
-    let config = match work.memory.server_configs.get(&fingerprint) {
-        Some(kept) => kept,
-        None => {
-            let keys = material.into_iter().map(|(_, key)| key).collect();
-            let made = config((ciphers, curves), &versions, keys)
-                .map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), reason))?;
-            work.memory.server_configs.insert(fingerprint, made)
-        }
-    };
-    Ok(TlsServer::Ready { config, certificates: facts })
 }
 
 fn credential_names(settings: &ServerTls) -> Vec<String> {
@@ -117,7 +135,7 @@ fn credential_names(settings: &ServerTls) -> Vec<String> {
 }
 
 /// The credential of a name such as `web`, `kubernetes://web` or `file:/path`, with words for where it came from.
-fn find_secret(work: &mut Work<'_>, name: &str) -> Result<(String, Arc<CertifiedKey>), String> {
+fn find_secret(work: &mut Work<'_>, name: &str) -> Result<Material, String> {
     let ours = work.index.settings.gateway.namespace.clone();
     let plain = name.strip_prefix("kubernetes://").or(name.strip_prefix("kubernetes-gateway://")).unwrap_or(name);
     let plain = match plain.split_once('/') {

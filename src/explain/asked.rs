@@ -1,0 +1,85 @@
+//! What does the data plane see of the request that is to be explained?
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::Query;
+use crate::snapshot::headers::is_known_in_request;
+
+/// The request in the data plane's words.
+pub(super) struct Asked {
+    pub method: String,
+    pub scheme: String,
+    pub authority: String,
+    /// Path and query as sent.
+    pub target: String,
+    pub port: u16,
+    pub sni: Option<String>,
+    pub headers: HeaderMap,
+    pub from: IpAddr,
+}
+
+impl Asked {
+    pub(super) fn new(query: &Query) -> Result<Asked, String> {
+        let wrong = |why: &str| format!("`{}` cannot be explained: {why}; write http://host[:port]/path", query.url);
+        let (scheme, rest) = query.url.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
+        let scheme = scheme.to_ascii_lowercase();
+        if scheme != "http" && scheme != "https" {
+            return Err(wrong("the scheme has to be http or https"));
+        }
+        let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (written, target) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        let parsed: Uri = format!("{scheme}://{written}/").parse().map_err(|_| wrong("the host is not readable"))?;
+        let host = parsed.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
+        let own_port = if scheme == "https" { 443 } else { 80 };
+        let port = parsed.port_u16().unwrap_or(own_port);
+        let authority = if port == own_port { host.to_owned() } else { format!("{host}:{port}") };
+        let from = query.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut asked = Asked {
+            method: if query.method.is_empty() { "GET".to_owned() } else { query.method.clone() },
+            sni: (scheme == "https").then(|| query.sni.clone().unwrap_or_else(|| host.to_owned())),
+            scheme,
+            authority,
+            target,
+            port,
+            headers: HeaderMap::new(),
+            from,
+        };
+        asked.sni = asked.sni.filter(|name| !name.is_empty());
+        asked.add_headers(query)?;
+        Ok(asked)
+    }
+
+    /// Headers as the proxy has them when it looks for a rule: its own are set, known ones joined.
+    fn add_headers(&mut self, query: &Query) -> Result<(), String> {
+        let own = [
+            ("x-forwarded-for", self.from.to_string()),
+            ("x-forwarded-proto", self.scheme.clone()),
+            ("x-envoy-external-address", self.from.to_string()),
+            ("x-request-id", "00000000-0000-4000-8000-000000000000".to_owned()),
+        ];
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        for (name, value) in query.headers.iter().chain(&own) {
+            if name.eq_ignore_ascii_case("host") || name == ":authority" {
+                self.authority.clone_from(value);
+                continue;
+            }
+            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"))?;
+            let value = HeaderValue::from_str(value).map_err(|_| format!("`{value}` can be no header value"))?;
+            let before = self.headers.get(&header).filter(|_| is_known_in_request(&header));
+            match before.map(|before| [before.as_bytes(), b",", value.as_bytes()].concat()) {
+                _ if ["x-forwarded-proto", "x-envoy-external-address", "x-request-id"].contains(&header.as_str()) => {
+                    drop(self.headers.insert(header, value))
+                }
+                Some(joined) => {
+                    let joined = HeaderValue::from_bytes(&joined).map_err(|error| error.to_string())?;
+                    self.headers.insert(header, joined);
+                }
+                None => drop(self.headers.append(header, value)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! How is an explanation shown as text?
+
+use std::fmt;
+
+use super::{Explanation, Forwarding, Outcome};
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "request       {}", self.request)?;
+        let steps = [("listener", &self.listener), ("chain", &self.chain), ("virtual host", &self.virtual_host)];
+        for (name, step) in steps {
+            if let Some(step) = step {
+                writeln!(f, "{name:<13} {step}")?;
+            }
+        }
+        for rule in &self.rules {
+            let mark = if rule.chosen { "->" } else { "  " };
+            let name = if rule.name.is_empty() { String::new() } else { format!(" `{}`", rule.name) };
+            writeln!(f, "  {mark} {}{name}: {}", rule.origin, rule.reason)?;
+        }
+        write!(f, "{}", self.outcome)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Refused => writeln!(f, "outcome       refused: nothing is bound to this port"),
+            Outcome::Closed { reason } => writeln!(f, "outcome       closed: {reason}"),
+            Outcome::Answered { status, reason, location } => {
+                writeln!(f, "outcome       {status}: {reason}")?;
+                location.iter().try_for_each(|location| writeln!(f, "  location    {location}"))
+            }
+            Outcome::Forwarded(forwarding) => write!(f, "{forwarding}"),
+        }
+    }
+}
+
+impl fmt::Display for Forwarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "outcome       forwarded as {}{}", self.authority, self.path)?;
+        for target in &self.destinations {
+            writeln!(f, "  {:>5.1} %     {} ({})", target.share, target.cluster, target.transport)?;
+            let shown =
+                if target.endpoints.is_empty() { "no endpoints".to_owned() } else { target.endpoints.join(", ") };
+            writeln!(f, "              {shown}")?;
+        }
+        if let Some(timeout) = &self.timeout {
+            writeln!(f, "  timeout     {timeout}")?;
+        }
+        self.header_changes.iter().try_for_each(|change| writeln!(f, "  header      {change}"))
+    }
+}
