@@ -51,7 +51,6 @@ pub(crate) fn run(start: Start) -> anyhow::Result<()> {
     // Fails if there is a provider already, as in a second gateway of one process.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let log_level = log::init();
-    descriptors::raise_limit();
     let path = std::path::absolute(&start.settings).context("the settings file has no absolute path")?;
     let settings = Arc::new(read_settings(&path)?);
     let telemetry =
@@ -80,6 +79,7 @@ async fn live(
     telemetry: Arc<Telemetry>,
     log_level: log::LogLevel,
 ) -> anyhow::Result<()> {
+    let most_files = descriptors::raise_limit();
     let lifecycle = Lifecycle::new();
     let signals = Signals::catch().context("signals cannot be caught")?;
     let addresses =
@@ -90,6 +90,7 @@ async fn live(
     let listeners = Listeners::start(Parts {
         workers: settings.runtime.workers,
         drain: settings.shutdown.drain,
+        most_files,
         store: Arc::clone(&store),
         telemetry: Arc::clone(&telemetry),
         resolver: resolver.clone(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ use crate::upstream::dns::Resolver;
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long a commit waits until removed addresses are free for others.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// An eighth of all files is not for clients, but never more than this.
+const MOST_SPARED_FILES: u64 = 512;
 
 /// What workers need.
 pub(crate) struct Parts {
@@ -32,6 +35,8 @@ pub(crate) struct Parts {
     pub workers: usize,
     /// How long connections of removed listeners may go on.
     pub drain: Duration,
+    /// How many files the process may have open; `None` if nobody knows.
+    pub most_files: Option<u64>,
     pub store: Arc<Store>,
     pub telemetry: Arc<Telemetry>,
     pub resolver: Resolver,
@@ -72,6 +77,7 @@ impl Listeners {
     pub(crate) fn start(parts: Parts) -> io::Result<Self> {
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let count = if parts.workers == 0 { cores() } else { parts.workers };
+        let ceiling = ceiling(parts.most_files);
         let mut workers = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
@@ -79,7 +85,7 @@ impl Listeners {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (store, telemetry) = (Arc::clone(&parts.store), Arc::clone(&parts.telemetry));
             let worker = Arc::new(Worker::new(store, telemetry, parts.resolver.clone()));
-            let life = Life { worker, doors: HashMap::new(), leaving: JoinSet::new(), drain: parts.drain };
+            let life = Life { worker, doors: HashMap::new(), leaving: JoinSet::new(), drain: parts.drain, ceiling };
             let work = move || runtime.block_on(life.run(inbox));
             threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
             workers.push(commands);
@@ -169,6 +175,7 @@ struct Life {
     /// Connections of removed listeners.
     leaving: JoinSet<()>,
     drain: Duration,
+    ceiling: RawFd,
 }
 
 /// One address that is being served.
@@ -178,10 +185,10 @@ struct Door {
 }
 
 impl Door {
-    fn open(address: SocketAddr, socket: TcpListener, worker: Arc<Worker>) -> io::Result<Self> {
+    fn open(address: SocketAddr, socket: TcpListener, worker: Arc<Worker>, ceiling: RawFd) -> io::Result<Self> {
         let socket = tokio::net::TcpListener::from_std(socket)?;
         let signal = DrainSignal::new();
-        let accepting = task::spawn("accept", accept_all(socket, address, worker, signal.clone()));
+        let accepting = task::spawn("accept", accept_all(socket, address, worker, signal.clone(), ceiling));
         Ok(Door { signal, accepting })
     }
 
@@ -222,7 +229,7 @@ impl Life {
 
     async fn apply(&mut self, open: Vec<(SocketAddr, TcpListener)>, close: Vec<SocketAddr>) {
         for (address, socket) in open {
-            match Door::open(address, socket, Arc::clone(&self.worker)) {
+            match Door::open(address, socket, Arc::clone(&self.worker), self.ceiling) {
                 Ok(door) => drop(self.doors.insert(address, door)),
                 Err(error) => tracing::error!(%address, %error, "a worker cannot listen"),
             }
@@ -257,12 +264,31 @@ async fn finish(mut connections: JoinSet<()>, limit: Duration) {
     }
 }
 
+/// The first descriptor that no client gets. The system gives the lowest free one, so what is above is left for what
+/// existing connections and reloads need: sockets to endpoints and files.
+fn ceiling(most_files: Option<u64>) -> RawFd {
+    let clients = most_files.map(|most| most - (most / 8).min(MOST_SPARED_FILES));
+    clients.and_then(|clients| RawFd::try_from(clients).ok()).unwrap_or(RawFd::MAX)
+}
+
+/// Closes a connection that would take what is spared.
+fn spared(
+    (socket, peer): (tokio::net::TcpStream, SocketAddr),
+    ceiling: RawFd,
+) -> io::Result<(tokio::net::TcpStream, SocketAddr)> {
+    match socket.as_raw_fd() < ceiling {
+        true => Ok((socket, peer)),
+        false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+    }
+}
+
 /// Accepts until the signal says closed; then the socket is closed, and the connections that are left are the answer.
 async fn accept_all(
     socket: tokio::net::TcpListener,
     address: SocketAddr,
     worker: Arc<Worker>,
     signal: DrainSignal,
+    ceiling: RawFd,
 ) -> JoinSet<()> {
     let metrics = worker.telemetry.metrics.listener(&address.to_string());
     let mut connections = JoinSet::new();
@@ -277,7 +303,7 @@ async fn accept_all(
                 task::report("connection", ended);
                 continue;
             }
-            accepted = socket.accept() => accepted,
+            accepted = socket.accept() => accepted.and_then(|accepted| spared(accepted, ceiling)),
         };
         match accepted {
             Ok((socket, peer)) => {
@@ -315,6 +341,14 @@ mod tests {
     use crate::snapshot::listener::{FilterChain, Listener, ServerNames};
     use crate::telemetry::requests::SourceLabels;
 
+    #[test]
+    fn an_eighth_of_the_files_is_spared() {
+        for (most, expected) in [(Some(64), 56), (Some(1_000_000), 999_488), (Some(u64::MAX), RawFd::MAX)] {
+            assert_eq!(ceiling(most), expected);
+        }
+        assert_eq!(ceiling(None), RawFd::MAX);
+    }
+
     const MOMENT: Duration = Duration::from_secs(5);
 
     fn free_address() -> SocketAddr {
@@ -344,6 +378,7 @@ mod tests {
         let store = Arc::new(Store::new(Arc::new(Snapshot::empty())));
         let listeners = Listeners::start(Parts {
             workers: 2,
+            most_files: None,
             drain: MOMENT,
             store: Arc::clone(&store),
             telemetry: Arc::new(Telemetry::new(SourceLabels::default()).unwrap()),
