@@ -85,6 +85,12 @@ fn what_is_bad_is_told_and_the_rest_goes_on() {
     let line = wrong.lines().position(|line| line.contains("status")).unwrap() + 1;
     assert!(text.contains(&format!("a.yaml:{line}")), "{text}");
     assert_eq!(gateway.get("a.test", "/").body, "one");
+    // A value that Istio's validation refuses.
+    gateway.write("a.yaml", &answering("a", "a.test", "two").replace("status: 200", "status: 1000"));
+    let (code, text) = gateway.reload_wait();
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("IST0106") && text.contains("last good version"), "{text}");
+    assert_eq!(gateway.get("a.test", "/").body, "one");
     gateway.write("a.yaml", &answering("a", "a.test", "three"));
     gateway.reload();
     assert_eq!(gateway.get("a.test", "/").body, "three");
