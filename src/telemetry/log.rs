@@ -8,9 +8,12 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 #[derive(Clone, Debug)]
 pub(crate) struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
-/// Starts the log with what `RUST_LOG` says, else `info`. A second call in one process changes nothing that is shown.
+/// What the HTTP/2 library warns of is what clients do: nobody may fill the log from outside.
+const DEFAULT: &str = "info,h2=error";
+
+/// Starts the log with what `RUST_LOG` says, else [`DEFAULT`]. A second call in one process changes nothing that is shown.
 pub(crate) fn init() -> LogLevel {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     // Fails if there is a log already, as in a test that starts two gateways: that one goes on.

@@ -304,6 +304,9 @@ impl Http1Client {
 impl Http2Client {
     fn respond(&mut self, mut head: response::Parts, ends: bool) -> Result<(), Broken> {
         head.version = Version::HTTP_2;
+        if head.status == StatusCode::NO_CONTENT {
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         head.headers.entry(header::DATE).or_insert_with(get_cached_date);
         let stream = self.respond.send_response(Response::from_parts(head, ()), ends).map_err(|_| Broken::Gone)?;
         self.download = Some(Sender::new(stream, ends));

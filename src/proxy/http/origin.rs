@@ -258,7 +258,8 @@ impl Http2Origin {
         if head.headers.len() > MAX_HEADERS || switches || !has_clear_framing(&head.headers) {
             return Poll::Ready(Err(Failure::Protocol));
         }
-        let ends = body.is_end_stream();
+        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let ends = bodiless || body.is_end_stream();
         self.download = Some(Receiver::new(body));
         Poll::Ready(Ok(OriginHead::Final { head, ends }))
     }

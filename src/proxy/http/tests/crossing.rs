@@ -249,3 +249,15 @@ async fn http2_endpoints_cannot_switch_protocols() {
     wire.send(get("/")).await;
     assert!(wire.head().await.starts_with("http/1.1 502 "));
 }
+
+#[tokio::test]
+async fn no_content_stays_without_body_over_http2() {
+    // HEADERS of stream 1 with `:status: 204`, then DATA.
+    let frames = b"\0\0\x01\x01\x04\0\0\0\x01\x89\0\0\x04\0\x01\0\0\0\x01EVIL";
+    let gateway = start(framed_backend(frames).await.0, UpstreamProtocol::Http2, ClientProtocol::Http2).await;
+    let mut sender = client(&gateway).await;
+    let (response, _) = sender.send_request(Request::get("http://a.test/").body(()).unwrap(), true).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 204);
+    assert!(body(response.into_body()).await.0.is_empty());
+}
