@@ -60,8 +60,8 @@ impl Weights {
         after.iter().chain(before).copied().find(|index| Some(*index) != skip)
     }
 
-    /// The less loaded of two that chance proposes in proportion to the weights; load is active requests for each
-    /// unit of weight.
+    /// The less loaded of two that chance proposes in proportion to the weights; it may propose the same one twice, as
+    /// in Envoy, so that a busy endpoint keeps a share. Load is active requests for each unit of weight.
     pub(crate) fn least_request(
         &self,
         skip: Option<usize>,
@@ -69,17 +69,11 @@ impl Weights {
         random: (u32, u32),
     ) -> Option<usize> {
         let first = self.weighted(skip, random.0)?;
-        let second = self.second(first, random.1).filter(|second| Some(*second) != self.allowed_skip(skip));
-        let Some(second) = second else { return Some(first) };
+        let second = self.weighted(skip, random.1)?;
         // active(a) / weight(a) against active(b) / weight(b), without dividing.
         let load =
             |index: usize, other: usize| active(index) as u64 * u64::from(self.each.get(other).copied().unwrap_or(1));
         Some(if load(second, first) < load(first, second) { second } else { first })
-    }
-
-    /// Another one than `first`.
-    fn second(&self, first: usize, random: u32) -> Option<usize> {
-        if self.len() < 2 { None } else { self.weighted(Some(first), random) }
     }
 
     /// The only endpoint is never skipped.
@@ -170,13 +164,15 @@ mod tests {
     fn the_less_loaded_of_two_is_chosen() {
         let load = |active: &'static [usize]| move |index: usize| active[index];
         let equal = Weights::new(vec![1, 1]);
-        for first in [0, u32::MAX] {
-            assert_eq!(equal.least_request(None, load(&[3, 1]), (first, 0)), Some(1));
-            assert_eq!(equal.least_request(None, load(&[0, 1]), (first, 0)), Some(0));
-            assert_eq!(equal.least_request(Some(1), load(&[9, 1]), (first, 0)), Some(0));
+        let (low, high) = (0, u32::MAX);
+        for random in [(low, high), (high, low)] {
+            assert_eq!(equal.least_request(None, load(&[3, 1]), random), Some(1));
+            assert_eq!(equal.least_request(None, load(&[0, 1]), random), Some(0));
+            assert_eq!(equal.least_request(Some(1), load(&[9, 1]), random), Some(0));
         }
+        assert_eq!(equal.least_request(None, load(&[3, 1]), (low, low)), Some(0), "proposed twice");
         let weighted = Weights::new(vec![1, 4]);
-        assert_eq!(weighted.least_request(None, load(&[1, 3]), (0, 0)), Some(1), "3/4 is less than 1/1");
+        assert_eq!(weighted.least_request(None, load(&[1, 3]), (low, high)), Some(1), "3/4 is less than 1/1");
         assert_eq!(Weights::new(vec![]).least_request(None, |_| 0, (0, 0)), None);
     }
 }
