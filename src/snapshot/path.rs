@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use super::PathNormalization;
 
-/// The path cannot be made canonical: it does not begin with `/`, or holds `%00`. The answer is 400.
+/// The path cannot be made canonical: it does not begin with `/`, or holds NUL, escaped or not. The answer is 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the path does not begin with a slash or holds an escaped NUL")]
+#[error("the path does not begin with a slash or holds NUL")]
 pub(crate) struct BadPath;
 
 /// Makes the path of `path_and_query` canonical; the query stays as it is, a fragment is cut off.
@@ -101,6 +101,8 @@ fn merge_slashes(path: &str) -> String {
 /// The rules of BASE, byte by byte.
 fn resolve(path: &[u8]) -> Result<String, BadPath> {
     let mut canonical: Vec<u8> = Vec::with_capacity(path.len() + 8);
+    // Where the last `%` that escapes nothing was written.
+    let mut bare = None;
     let mut at = 0;
     while let Some(&byte) = path.get(at) {
         if canonical.last() == Some(&b'/')
@@ -108,19 +110,26 @@ fn resolve(path: &[u8]) -> Result<String, BadPath> {
         {
             if segment.up {
                 pop_segment(&mut canonical);
+                bare = None;
             }
             at = segment.end;
             continue;
         }
         match byte {
+            0 => return Err(BadPath),
             b'\\' => canonical.push(b'/'),
             b'%' => match escaped(path, at) {
                 Some(0) => return Err(BadPath),
                 Some(value) if is_unreserved(value) => {
                     canonical.push(value);
                     at += 2;
+                    keep_bare(&mut canonical, bare, path.get(at + 1));
                 }
-                _ => canonical.push(b'%'),
+                Some(_) => canonical.push(b'%'),
+                None => {
+                    bare = Some(canonical.len());
+                    canonical.push(b'%');
+                }
             },
             other if needs_escape(other) => {
                 canonical.extend_from_slice(&[b'%', hex_digit(other >> 4), hex_digit(other & 15)]);
@@ -131,6 +140,20 @@ fn resolve(path: &[u8]) -> Result<String, BadPath> {
     }
     // All bytes written are ASCII.
     String::from_utf8(canonical).map_err(|_| BadPath)
+}
+
+/// A byte that was decoded behind a bare `%` must not make an escape of it, or `%%32e` would become `%2e`: the `%` is
+/// escaped then, as googleurl does it. `next` is what follows in the path as sent.
+fn keep_bare(canonical: &mut Vec<u8>, bare: Option<usize>, next: Option<&u8>) {
+    let Some(behind) = bare.map(|bare| bare + 1) else { return };
+    let escapes = match canonical.get(behind..) {
+        Some([first]) => first.is_ascii_hexdigit() && next.is_some_and(u8::is_ascii_hexdigit),
+        Some([first, second]) => first.is_ascii_hexdigit() && second.is_ascii_hexdigit(),
+        _ => false,
+    };
+    if escapes {
+        canonical.splice(behind..behind, *b"25");
+    }
 }
 
 /// A segment that means this or the upper folder.
@@ -216,6 +239,10 @@ mod tests {
             (Base, "/%41dmin", "/Admin"),
             (Base, "/%2561", "/%2561"),
             (Base, "/%zz%", "/%zz%"),
+            (Base, "/x/%%32e%%32e/y", "/x/%252e%252e/y"),
+            (Base, "/%%33%33", "/%2533"),
+            (Base, "/%3%33", "/%2533"),
+            (Base, "/%%7a%33", "/%z3"),
             (Base, "/\"<>^`{|}", "/%22%3C%3E%5E%60%7B%7C%7D"),
             (Base, "/x/..;a=b/y", "/y"),
             (Base, "/x/%2e%2e;/admin", "/admin"),
@@ -236,7 +263,9 @@ mod tests {
 
     #[test]
     fn some_paths_have_no_form() {
-        for (level, path) in [(Base, "/a%00"), (Base, "a"), (None, "*"), (Base, ""), (MergeSlashes, "/%00")] {
+        for (level, path) in
+            [(Base, "/a%00"), (Base, "/a\0"), (Base, "a"), (None, "*"), (Base, ""), (MergeSlashes, "/%00")]
+        {
             assert_eq!(normalize(path, level), Err(BadPath), "{path}");
         }
     }
