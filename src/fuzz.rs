@@ -21,7 +21,7 @@ pub fn manifests(bytes: &[u8]) {
     settings.source.manifests = vec![file];
     let gathered = source::gather_manifests(settings, &mut source::Cache::default());
     let (accepted, _) = analysis::analyze(&gathered.resources, &gathered.settings, &mut analysis::Memory::default());
-    let _ = compile::compile(&accepted, &gathered.settings, 1, &mut compile::Memory::default());
+    let _ = compile::compile(&accepted, &gathered.settings, 1, 0, &mut compile::Memory::default());
 }
 
 /// The first bytes of a connection: PROXY header, HTTP/2 preface, ClientHello.

@@ -23,7 +23,7 @@
 //! admin     <- base telemetry snapshot control
 //! demo      <- base
 //! app       <- base telemetry resource snapshot source upstream proxy control admin
-//! cli       <- resource snapshot source analysis compile explain app demo
+//! cli       <- base resource snapshot source analysis compile explain app demo
 //! bench     <- snapshot control
 //! fuzz      <- resource snapshot source analysis compile net
 //! ```

@@ -1,5 +1,6 @@
 //! Words that every part may use. No network, no files.
 
 pub(crate) mod cidr;
+pub(crate) mod clock;
 pub(crate) mod host;
 pub(crate) mod task;

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::DEFAULT_SETTINGS;
 use crate::analysis;
+use crate::base::clock;
 use crate::compile;
 use crate::resource::finding::Finding;
 use crate::resource::settings::Settings;
@@ -52,7 +53,7 @@ impl Files {
         let (accepted, analyzed) = analysis::analyze(&gathered.resources, &gathered.settings, memory);
         findings.extend(analyzed);
         let memory = &mut compile::Memory::default();
-        let (snapshot, compiled) = compile::compile(&accepted, &gathered.settings, 1, memory);
+        let (snapshot, compiled) = compile::compile(&accepted, &gathered.settings, 1, clock::now(), memory);
         findings.extend(compiled);
         findings.sort_by(|a, b| a.location.cmp(&b.location));
         Ok(Loaded { snapshot: Some(snapshot), findings })

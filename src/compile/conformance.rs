@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{Memory, compile, delegate};
 use crate::analysis;
+use crate::base::clock;
 use crate::base::host;
 use crate::explain::{Explanation, Outcome, Query, explain};
 use crate::resource::networking::HttpMatchRequest;
@@ -171,7 +172,7 @@ fn compile_text(text: &str, mut settings: Settings, validation: Validation) -> S
         }
         Validation::Bypassed => gathered.resources,
     };
-    compile(&resources, &gathered.settings, 1, &mut Memory::default()).0
+    compile(&resources, &gathered.settings, 1, clock::now(), &mut Memory::default()).0
 }
 
 fn request(case: &Value) -> Result {

@@ -38,16 +38,17 @@ use crate::resource::settings::{self, Settings};
 use crate::snapshot::{OwnHeaders, PathNormalization, ProxyPolicy, Snapshot};
 
 /// Makes the snapshot of one generation. What cannot be compiled is left out and reported; it never blocks the rest.
+/// `now`, in seconds since 1970, is what certificates are judged by.
 pub(crate) fn compile(
     resources: &ResourceSet,
     settings: &Settings,
     generation: u64,
+    now: i64,
     memory: &mut Memory,
 ) -> (Snapshot, Vec<Finding>) {
     let index = Index::new(resources, settings);
     let mut problems = Problems::default();
     let servers = gateways::merge(resources, settings, &mut problems);
-    let now = chrono::Utc::now().timestamp();
     let mut work = Work { index: &index, memory, problems, clusters: HashMap::new(), now };
     let listeners = listeners::build(&mut work, servers);
     let clusters = work.clusters.into_iter().filter_map(|(name, cluster)| Some((name, cluster?))).collect();

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Memory, compile};
+use crate::base::clock;
 use crate::resource::ResourceSet;
 use crate::resource::core::Secret;
 use crate::resource::finding::Finding;
@@ -46,7 +47,7 @@ fn certificate(name: &str, expired: bool) -> (String, String) {
 }
 
 fn compiled(resources: &ResourceSet, memory: &mut Memory) -> (Snapshot, Vec<Finding>) {
-    compile(resources, &Settings::default(), 1, memory)
+    compile(resources, &Settings::default(), 1, clock::now(), memory)
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn a_service_without_endpoints_is_looked_up_unless_the_settings_name_it() {
     resources.virtual_services.push(object("vs", json!({ "hosts": ["*"], "gateways": ["gw"], "http": rules })));
     let name = "outbound|9080||web.istio-system.svc.cluster.local";
     let mut settings = Settings::default();
-    let (snapshot, _) = compile(&resources, &settings, 1, &mut Memory::default());
+    let (snapshot, _) = compile(&resources, &settings, 1, clock::now(), &mut Memory::default());
     let EndpointSource::Dns { names, .. } = &snapshot.clusters[name].endpoints else { panic!("{snapshot:?}") };
     assert_eq!((names[0].name.as_str(), names[0].port), ("web.istio-system.svc.cluster.local", 9080));
 
@@ -125,7 +126,7 @@ fn a_service_without_endpoints_is_looked_up_unless_the_settings_name_it() {
         labels: Default::default(),
     };
     settings.hosts.insert("web.istio-system".into(), vec![fixed]);
-    let (snapshot, _) = compile(&resources, &settings, 2, &mut Memory::default());
+    let (snapshot, _) = compile(&resources, &settings, 2, clock::now(), &mut Memory::default());
     let EndpointSource::Static(endpoints) = &snapshot.clusters[name].endpoints else { panic!("{snapshot:?}") };
     assert_eq!(endpoints[0].address.to_string(), "127.0.0.1:1234");
 }

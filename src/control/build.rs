@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::analysis::{self, analyze};
+use crate::base::clock;
 use crate::compile::{self, compile};
 use crate::resource::ResourceSet;
 use crate::resource::finding::Finding;
@@ -57,7 +58,7 @@ pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do
     }
     let settings = Arc::new(gathered.settings);
     let (accepted, mut later) = analyze(&gathered.resources, &settings, &mut kept.analysis);
-    let (snapshot, findings) = compile(&accepted, &settings, generation, &mut kept.compile);
+    let (snapshot, findings) = compile(&accepted, &settings, generation, clock::now(), &mut kept.compile);
     later.extend(findings);
     let last =
         Last { settings: Arc::clone(&settings), resources: gathered.resources, findings: (gathered.findings, later) };
