@@ -49,7 +49,7 @@ pub(crate) struct Ports {
 
 /// A port that the process cannot do without is taken, or may not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("the {port} port {address} cannot be bound: {error}; `[admin] {port}` in the settings names another")]
+#[error("{address} cannot be bound; `[admin] {port}` in the settings may name another address")]
 pub(crate) struct PortTaken {
     pub port: &'static str,
     pub address: SocketAddr,
