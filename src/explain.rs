@@ -117,7 +117,7 @@ pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation,
             return Ok(explanation);
         }
     };
-    let (path, query) = normalized.split_once('?').map_or((&*normalized, None), |(path, query)| (path, Some(query)));
+    let (path, query) = path::split_query(&normalized);
     let facts = RequestFacts {
         method: &asked.method,
         scheme: &asked.scheme,

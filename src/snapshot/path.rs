@@ -9,6 +9,14 @@ use super::PathNormalization;
 #[error("the path does not begin with a slash or holds NUL")]
 pub(crate) struct BadPath;
 
+/// The path, and what is behind its first `?`.
+pub(crate) fn split_query(path_and_query: &str) -> (&str, Option<&str>) {
+    match path_and_query.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path_and_query, None),
+    }
+}
+
 /// Makes the path of `path_and_query` canonical; the query stays as it is, a fragment is cut off.
 ///
 /// BASE resolves dot segments (also escaped ones), decodes escaped unreserved characters, turns `\` into `/` and

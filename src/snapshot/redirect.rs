@@ -111,7 +111,7 @@ mod tests {
                 "ftp://a/new/x",
             ),
         ] {
-            let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+            let (path, query) = super::super::path::split_query(target);
             let headers = HeaderMap::new();
             let facts = RequestFacts { method: "GET", scheme, authority, path, query, headers: &headers };
             assert_eq!(redirect.location(&facts), expected);

@@ -11,6 +11,7 @@ use http::{Method, Uri};
 use crate::proxy::connection::Connection;
 use crate::snapshot::cluster::{Cluster, WorkloadFacts};
 use crate::snapshot::headers::TemplateFacts;
+use crate::snapshot::path::split_query;
 use crate::snapshot::route::{RequestFacts, RouteRule};
 use crate::telemetry::flags::{Flag, ResponseFlags};
 
@@ -68,14 +69,6 @@ impl Request {
             query,
             headers: &self.headers,
         }
-    }
-}
-
-/// The path, and what is behind its first `?`.
-pub(super) fn split_query(path_and_query: &str) -> (&str, Option<&str>) {
-    match path_and_query.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (path_and_query, None),
     }
 }
 

@@ -6,9 +6,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request as HttpRequest, Version, request};
 
+use crate::snapshot::path::split_query;
 use crate::snapshot::route::RewriteSource;
 
-use super::context::{Journal, split_query};
+use super::context::Journal;
 use super::fail::Failure;
 use super::forward::Way;
 
