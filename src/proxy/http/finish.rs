@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::snapshot::cluster::{Cluster, WorkloadFacts};
 use crate::telemetry::Telemetry;
@@ -42,7 +43,7 @@ struct Entry {
 }
 
 impl SeriesCache {
-    fn record(&self, generation: u64, journal: &Journal, telemetry: &Telemetry) {
+    fn record(&self, generation: u64, journal: &Journal, duration: Duration, telemetry: &Telemetry) {
         let address = |pointer: Option<usize>| pointer.unwrap_or_default();
         let key = Key {
             cluster: address(journal.cluster.as_ref().map(|cluster| Arc::as_ptr(cluster).addr())),
@@ -63,7 +64,7 @@ impl SeriesCache {
             _workload: journal.workload.clone(),
         });
         let received = journal.received + journal.head_received;
-        entry.series.record(journal.start.elapsed(), received, journal.sent + journal.head_sent);
+        entry.series.record(duration, received, journal.sent + journal.head_sent);
     }
 }
 
@@ -90,7 +91,8 @@ fn labels(journal: &Journal) -> RequestLabels<'_> {
 /// Counts the request and writes its line. `request` is `None` if its head could not be read.
 pub(super) fn finish(visit: &Visit, generation: u64, request: Option<&Request>, journal: &Journal) {
     let telemetry = &visit.worker.telemetry;
-    visit.worker.series.record(generation, journal, telemetry);
+    let duration = journal.start.elapsed();
+    visit.worker.series.record(generation, journal, duration, telemetry);
     if !telemetry.access_log.is_on() {
         return;
     }
@@ -108,7 +110,7 @@ pub(super) fn finish(visit: &Visit, generation: u64, request: Option<&Request>, 
         upstream_transport_failure_reason: journal.transport_failure.as_deref().unwrap_or_default(),
         bytes_received: journal.received,
         bytes_sent: journal.sent,
-        duration: journal.start.elapsed(),
+        duration,
         upstream_service_time: journal.service_time,
         x_forwarded_for: forwarded_for,
         user_agent,
