@@ -85,20 +85,46 @@ fn same_objects(a: &ResourceSet, b: &ResourceSet) -> bool {
         destination_rules,
         service_entries,
         workload_entries,
+        workload_groups,
+        sidecars,
+        proxy_configs,
+        envoy_filters,
+        peer_authentications,
+        request_authentications,
+        authorization_policies,
+        telemetries,
+        wasm_plugins,
+        traffic_extensions,
         services,
         endpoint_slices,
         endpoints,
         secrets,
         namespaces,
+        pods,
+        deployments,
+        config_maps,
     } = a;
     same(gateways, &b.gateways)
         && same(virtual_services, &b.virtual_services)
         && same(destination_rules, &b.destination_rules)
         && same(service_entries, &b.service_entries)
         && same(workload_entries, &b.workload_entries)
+        && same(workload_groups, &b.workload_groups)
+        && same(sidecars, &b.sidecars)
+        && same(proxy_configs, &b.proxy_configs)
+        && same(envoy_filters, &b.envoy_filters)
+        && same(peer_authentications, &b.peer_authentications)
+        && same(request_authentications, &b.request_authentications)
+        && same(authorization_policies, &b.authorization_policies)
+        && same(telemetries, &b.telemetries)
+        && same(wasm_plugins, &b.wasm_plugins)
+        && same(traffic_extensions, &b.traffic_extensions)
         && same(services, &b.services)
         && same(endpoint_slices, &b.endpoint_slices)
         && same(endpoints, &b.endpoints)
         && same(secrets, &b.secrets)
         && same(namespaces, &b.namespaces)
+        && same(pods, &b.pods)
+        && same(deployments, &b.deployments)
+        && same(config_maps, &b.config_maps)
 }

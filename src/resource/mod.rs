@@ -2,16 +2,28 @@
 
 pub(crate) mod codes;
 pub(crate) mod core;
+pub(crate) mod extensions;
 pub(crate) mod finding;
 pub(crate) mod meta;
 pub(crate) mod networking;
+pub(crate) mod security;
+pub(crate) mod selection;
 pub(crate) mod settings;
+pub(crate) mod telemetry;
+pub(crate) mod workloads;
 
 use std::sync::Arc;
 
 use self::core::{EndpointSlice, Endpoints, Namespace, Secret, Service};
+use self::extensions::{TrafficExtension, WasmPlugin};
 use self::meta::{Kind, Object};
-use self::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
+use self::networking::{
+    DestinationRule, EnvoyFilter, Gateway, ProxyConfig, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
+    WorkloadGroup,
+};
+use self::security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
+use self::telemetry::Telemetry;
+use self::workloads::{ConfigMap, Deployment, Pod};
 
 /// Everything that is in force by the configuration, kind by kind, in no particular order.
 ///
@@ -24,11 +36,24 @@ pub(crate) struct ResourceSet {
     pub destination_rules: Vec<Arc<Object<DestinationRule>>>,
     pub service_entries: Vec<Arc<Object<ServiceEntry>>>,
     pub workload_entries: Vec<Arc<Object<WorkloadEntry>>>,
+    pub workload_groups: Vec<Arc<Object<WorkloadGroup>>>,
+    pub sidecars: Vec<Arc<Object<Sidecar>>>,
+    pub proxy_configs: Vec<Arc<Object<ProxyConfig>>>,
+    pub envoy_filters: Vec<Arc<Object<EnvoyFilter>>>,
+    pub peer_authentications: Vec<Arc<Object<PeerAuthentication>>>,
+    pub request_authentications: Vec<Arc<Object<RequestAuthentication>>>,
+    pub authorization_policies: Vec<Arc<Object<AuthorizationPolicy>>>,
+    pub telemetries: Vec<Arc<Object<Telemetry>>>,
+    pub wasm_plugins: Vec<Arc<Object<WasmPlugin>>>,
+    pub traffic_extensions: Vec<Arc<Object<TrafficExtension>>>,
     pub services: Vec<Arc<Object<Service>>>,
     pub endpoint_slices: Vec<Arc<Object<EndpointSlice>>>,
     pub endpoints: Vec<Arc<Object<Endpoints>>>,
     pub secrets: Vec<Arc<Object<Secret>>>,
     pub namespaces: Vec<Arc<Object<Namespace>>>,
+    pub pods: Vec<Arc<Object<Pod>>>,
+    pub deployments: Vec<Arc<Object<Deployment>>>,
+    pub config_maps: Vec<Arc<Object<ConfigMap>>>,
 }
 
 macro_rules! kinds {
@@ -41,9 +66,22 @@ kinds!(
     DestinationRule,
     ServiceEntry,
     WorkloadEntry,
+    WorkloadGroup,
+    Sidecar,
+    ProxyConfig,
+    EnvoyFilter,
+    PeerAuthentication,
+    RequestAuthentication,
+    AuthorizationPolicy,
+    Telemetry,
+    WasmPlugin,
+    TrafficExtension,
     Service,
     EndpointSlice,
     Endpoints,
     Secret,
-    Namespace
+    Namespace,
+    Pod,
+    Deployment,
+    ConfigMap
 );

@@ -12,9 +12,16 @@ use super::decode::{DecodeError, decode, push_key};
 use crate::resource::ResourceSet;
 use crate::resource::codes;
 use crate::resource::core::{EndpointSlice, Endpoints, Namespace, Secret, Service};
+use crate::resource::extensions::{TrafficExtension, WasmPlugin};
 use crate::resource::finding::Finding;
 use crate::resource::meta::{Kind, Meta, Object, Origin};
-use crate::resource::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
+use crate::resource::networking::{
+    DestinationRule, EnvoyFilter, Gateway, ProxyConfig, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
+    WorkloadGroup,
+};
+use crate::resource::security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
+use crate::resource::telemetry::Telemetry;
+use crate::resource::workloads::{ConfigMap, Deployment, Pod};
 
 /// What makes two objects the same: kind, namespace and name, whatever the API version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,13 +40,18 @@ impl Key {
 
 macro_rules! resources {
     ($($kind:ident $list:ident),*) => {
-        /// An object of a kind that is in force.
+        /// An object of a kind that is read.
         #[derive(Clone, Debug)]
         pub(super) enum Resource {
             $($kind(Arc<Object<$kind>>),)*
         }
 
         impl Resource {
+            /// Whether it can do something; the others are looked at by analysis alone.
+            pub(super) fn matters(&self) -> bool {
+                !matches!(self, Resource::Pod(_) | Resource::Deployment(_) | Resource::ConfigMap(_))
+            }
+
             pub(super) fn key(&self) -> Key {
                 let (kind, meta) = match self {
                     $(Resource::$kind(object) => ($kind::NAME, &object.meta),)*
@@ -69,11 +81,24 @@ resources!(
     DestinationRule destination_rules,
     ServiceEntry service_entries,
     WorkloadEntry workload_entries,
+    WorkloadGroup workload_groups,
+    Sidecar sidecars,
+    ProxyConfig proxy_configs,
+    EnvoyFilter envoy_filters,
+    PeerAuthentication peer_authentications,
+    RequestAuthentication request_authentications,
+    AuthorizationPolicy authorization_policies,
+    Telemetry telemetries,
+    WasmPlugin wasm_plugins,
+    TrafficExtension traffic_extensions,
     Service services,
     EndpointSlice endpoint_slices,
     Endpoints endpoints,
     Secret secrets,
-    Namespace namespaces
+    Namespace namespaces,
+    Pod pods,
+    Deployment deployments,
+    ConfigMap config_maps
 );
 
 /// What the documents of a file gave.
@@ -88,48 +113,100 @@ pub(super) struct Harvest {
 /// The kind of a document, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    InForce(&'static str),
+    /// A kind that is read and checked.
+    Known(&'static str, Effect),
     List,
-    /// Known to Istio or the Gateway API, and would change traffic, but does nothing here yet.
-    NotYet,
-    /// As `NotYet`, and meant to protect something.
-    NotProtecting,
+    /// Known to Istio or the Gateway API, and would change traffic, but is not even read yet.
+    NotRead,
     /// Means nothing to a gateway.
     Foreign,
     Unknown,
 }
 
+/// What an object of a known kind does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    InForce,
+    /// Nothing yet.
+    NotYet,
+    /// Nothing yet, and it is meant to protect something.
+    NotProtecting,
+    /// Nothing ever; analysis looks at it. What cannot be read of it does not matter.
+    LookedAt,
+}
+
 /// Sorts a document by its `apiVersion` and `kind`.
 pub(super) fn classify(api_version: &str, kind: &str) -> Class {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let istio_version = matches!(version, "v1" | "v1beta1" | "v1alpha3");
     match (group, kind) {
-        ("networking.istio.io", "Gateway") if istio_version => Class::InForce(Gateway::NAME),
-        ("networking.istio.io", "VirtualService") if istio_version => Class::InForce(VirtualService::NAME),
-        ("networking.istio.io", "DestinationRule") if istio_version => Class::InForce(DestinationRule::NAME),
-        ("networking.istio.io", "ServiceEntry") if istio_version => Class::InForce(ServiceEntry::NAME),
-        ("networking.istio.io", "WorkloadEntry") if istio_version => Class::InForce(WorkloadEntry::NAME),
-        ("", "Service") if version == "v1" => Class::InForce(Service::NAME),
-        ("", "Endpoints") if version == "v1" => Class::InForce(Endpoints::NAME),
-        ("", "Secret") if version == "v1" => Class::InForce(Secret::NAME),
-        ("", "Namespace") if version == "v1" => Class::InForce(Namespace::NAME),
+        (group, kind) if kind.ends_with("List") && has_lists(group, version) => Class::List,
+        ("networking.istio.io", kind) if matches!(version, "v1" | "v1beta1" | "v1alpha3") => networking(kind),
+        ("security.istio.io", kind) if matches!(version, "v1" | "v1beta1") => security(kind),
+        ("telemetry.istio.io", "Telemetry") if matches!(version, "v1" | "v1alpha1") => {
+            Class::Known(Telemetry::NAME, Effect::NotYet)
+        }
+        ("extensions.istio.io", "WasmPlugin") if matches!(version, "v1" | "v1alpha1") => {
+            Class::Known(WasmPlugin::NAME, Effect::NotYet)
+        }
+        ("extensions.istio.io", "TrafficExtension") if matches!(version, "v1" | "v1alpha1") => {
+            Class::Known(TrafficExtension::NAME, Effect::NotYet)
+        }
+        ("", kind) if version == "v1" => core(kind),
+        ("apps", "Deployment") if version == "v1" => Class::Known(Deployment::NAME, Effect::LookedAt),
         ("discovery.k8s.io", "EndpointSlice") if matches!(version, "v1" | "v1beta1") => {
-            Class::InForce(EndpointSlice::NAME)
+            Class::Known(EndpointSlice::NAME, Effect::InForce)
         }
-        ("", _) if version == "v1" && kind.ends_with("List") => Class::List,
-        ("networking.istio.io" | "discovery.k8s.io", _) if kind.ends_with("List") => Class::List,
-        ("security.istio.io", "AuthorizationPolicy" | "RequestAuthentication" | "PeerAuthentication") => {
-            Class::NotProtecting
-        }
-        ("networking.istio.io", "EnvoyFilter" | "Sidecar" | "WorkloadGroup" | "ProxyConfig" | "ServiceEntryStatus")
-        | ("telemetry.istio.io", "Telemetry")
-        | ("extensions.istio.io", "WasmPlugin" | "TrafficExtension") => Class::NotYet,
-        ("gateway.networking.k8s.io", _) | ("gateway.networking.x-k8s.io", _) => Class::NotYet,
-        ("networking.k8s.io", "Ingress" | "IngressClass") => Class::NotYet,
+        ("gateway.networking.k8s.io" | "gateway.networking.x-k8s.io", _) => Class::NotRead,
+        ("networking.k8s.io", "Ingress" | "IngressClass") => Class::NotRead,
         ("" | "apps" | "batch" | "autoscaling" | "policy" | "extensions", _) => Class::Foreign,
         ("install.istio.io", _) => Class::Foreign,
         (group, _) if group.ends_with(".k8s.io") || group.ends_with("cert-manager.io") => Class::Foreign,
         _ => Class::Unknown,
+    }
+}
+
+/// Whether a kind of the group that ends in `List` is a list of objects.
+fn has_lists(group: &str, version: &str) -> bool {
+    group.is_empty() && version == "v1"
+        || group == "apps"
+        || group == "discovery.k8s.io"
+        || matches!(group, "networking.istio.io" | "security.istio.io" | "telemetry.istio.io" | "extensions.istio.io")
+}
+
+fn networking(kind: &str) -> Class {
+    match kind {
+        "Gateway" => Class::Known(Gateway::NAME, Effect::InForce),
+        "VirtualService" => Class::Known(VirtualService::NAME, Effect::InForce),
+        "DestinationRule" => Class::Known(DestinationRule::NAME, Effect::InForce),
+        "ServiceEntry" => Class::Known(ServiceEntry::NAME, Effect::InForce),
+        "WorkloadEntry" => Class::Known(WorkloadEntry::NAME, Effect::InForce),
+        "WorkloadGroup" => Class::Known(WorkloadGroup::NAME, Effect::NotYet),
+        "Sidecar" => Class::Known(Sidecar::NAME, Effect::NotYet),
+        "ProxyConfig" => Class::Known(ProxyConfig::NAME, Effect::NotYet),
+        "EnvoyFilter" => Class::Known(EnvoyFilter::NAME, Effect::NotYet),
+        "ServiceEntryStatus" => Class::NotRead,
+        _ => Class::Unknown,
+    }
+}
+
+fn security(kind: &str) -> Class {
+    match kind {
+        "PeerAuthentication" => Class::Known(PeerAuthentication::NAME, Effect::NotProtecting),
+        "RequestAuthentication" => Class::Known(RequestAuthentication::NAME, Effect::NotProtecting),
+        "AuthorizationPolicy" => Class::Known(AuthorizationPolicy::NAME, Effect::NotProtecting),
+        _ => Class::Unknown,
+    }
+}
+
+fn core(kind: &str) -> Class {
+    match kind {
+        "Service" => Class::Known(Service::NAME, Effect::InForce),
+        "Endpoints" => Class::Known(Endpoints::NAME, Effect::InForce),
+        "Secret" => Class::Known(Secret::NAME, Effect::InForce),
+        "Namespace" => Class::Known(Namespace::NAME, Effect::InForce),
+        "Pod" => Class::Known(Pod::NAME, Effect::LookedAt),
+        "ConfigMap" => Class::Known(ConfigMap::NAME, Effect::LookedAt),
+        _ => Class::Foreign,
     }
 }
 
@@ -148,30 +225,49 @@ pub(super) fn harvest(value: &Value, origin: &Origin, default_namespace: &str, h
             .hint("the document is no manifest; it is ignored");
         return harvest.findings.push(finding);
     }
+    let read = Document { value, document, origin, default_namespace };
     let class = classify(api_version, kind);
     match class {
-        Class::InForce(kind) => Document { value, document, origin, default_namespace }.read(kind, harvest),
         Class::List => unpack(document, origin, default_namespace, harvest),
-        class => harvest.findings.push(other_kind(class, api_version, kind, document, origin, default_namespace)),
+        // Of what is only looked at, nothing can be wrong.
+        Class::Known(kind, Effect::LookedAt) => {
+            let mut own = Harvest::default();
+            read.read(kind, &mut own);
+            harvest.resources.append(&mut own.resources);
+        }
+        Class::Known(kind, _) => read.read(kind, harvest),
+        _ => {}
+    }
+    if let Some((code, message)) = effect(class, api_version, kind) {
+        harvest.findings.push(about_kind(code, message, kind, document, origin, default_namespace));
     }
 }
 
-fn other_kind(
-    class: Class,
-    api_version: &str,
+/// What is to say about a kind as such, if it does not do its work.
+fn effect(class: Class, api_version: &str, kind: &str) -> Option<(&'static codes::Code, String)> {
+    Some(match class {
+        Class::Known(_, Effect::InForce) | Class::List => return None,
+        Class::NotRead | Class::Known(_, Effect::NotYet) => {
+            (&codes::KIND_NOT_IN_FORCE, format!("{kind} is not in force yet; it does nothing here"))
+        }
+        Class::Known(_, Effect::NotProtecting) => {
+            (&codes::KIND_NOT_IN_FORCE, format!("{kind} is not in force yet: traffic is NOT protected by it"))
+        }
+        Class::Foreign | Class::Known(_, Effect::LookedAt) => {
+            (&codes::KIND_IGNORED, format!("{kind} means nothing to a gateway"))
+        }
+        Class::Unknown => (&codes::UNKNOWN_KIND, format!("the kind {kind} of {api_version} is not known")),
+    })
+}
+
+fn about_kind(
+    code: &'static codes::Code,
+    message: String,
     kind: &str,
     document: &Map<String, Value>,
     origin: &Origin,
     default_namespace: &str,
 ) -> Finding {
-    let (code, message) = match class {
-        Class::NotYet => (&codes::KIND_NOT_IN_FORCE, format!("{kind} is not in force yet; it does nothing here")),
-        Class::NotProtecting => {
-            (&codes::KIND_NOT_IN_FORCE, format!("{kind} is not in force yet: traffic is NOT protected by it"))
-        }
-        Class::Foreign => (&codes::KIND_IGNORED, format!("{kind} means nothing to a gateway")),
-        _ => (&codes::UNKNOWN_KIND, format!("the kind {kind} of {api_version} is not known")),
-    };
     let metadata = |name: &str| {
         document.get("metadata").and_then(|metadata| metadata.get(name)).and_then(Value::as_str).unwrap_or_default()
     };
@@ -193,7 +289,7 @@ fn unpack(document: &Map<String, Value>, origin: &Origin, default_namespace: &st
 /// The fields that stand beside `spec` in every kind.
 const COMMON_FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 
-/// A document of a kind that is in force.
+/// A document of a known kind.
 struct Document<'a> {
     value: &'a Value,
     document: &'a Map<String, Value>,
@@ -215,9 +311,22 @@ impl Document<'_> {
             DestinationRule::NAME => self.istio(meta, harvest).map(Resource::DestinationRule),
             ServiceEntry::NAME => self.istio(meta, harvest).map(Resource::ServiceEntry),
             WorkloadEntry::NAME => self.istio(meta, harvest).map(Resource::WorkloadEntry),
+            WorkloadGroup::NAME => self.istio(meta, harvest).map(Resource::WorkloadGroup),
+            Sidecar::NAME => self.istio(meta, harvest).map(Resource::Sidecar),
+            ProxyConfig::NAME => self.istio(meta, harvest).map(Resource::ProxyConfig),
+            EnvoyFilter::NAME => self.istio(meta, harvest).map(Resource::EnvoyFilter),
+            PeerAuthentication::NAME => self.istio(meta, harvest).map(Resource::PeerAuthentication),
+            RequestAuthentication::NAME => self.istio(meta, harvest).map(Resource::RequestAuthentication),
+            AuthorizationPolicy::NAME => self.istio(meta, harvest).map(Resource::AuthorizationPolicy),
+            Telemetry::NAME => self.istio(meta, harvest).map(Resource::Telemetry),
+            WasmPlugin::NAME => self.istio(meta, harvest).map(Resource::WasmPlugin),
+            TrafficExtension::NAME => self.istio(meta, harvest).map(Resource::TrafficExtension),
             Service::NAME => self.part("spec").map(|spec| self.object(meta, spec)).map(Resource::Service),
             EndpointSlice::NAME => self.whole().map(|spec| self.object(meta, spec)).map(Resource::EndpointSlice),
             Endpoints::NAME => self.whole().map(|spec| self.object(meta, spec)).map(Resource::Endpoints),
+            Pod::NAME => self.part("spec").map(|spec| self.object(meta, spec)).map(Resource::Pod),
+            Deployment::NAME => self.part("spec").map(|spec| self.object(meta, spec)).map(Resource::Deployment),
+            ConfigMap::NAME => self.whole().map(|spec| self.object(meta, spec)).map(Resource::ConfigMap),
             Namespace::NAME => Ok(Resource::Namespace(self.object(meta, Namespace {}))),
             _ => self.secret().map(|secret| Resource::Secret(self.object(meta, secret))),
         };

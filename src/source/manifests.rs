@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::directory::{self, Stamp, Unreadable};
-use super::kinds::{Class, Harvest, Key, Resource, classify, harvest};
+use super::kinds::{Class, Effect, Harvest, Key, Resource, classify, harvest};
 use super::variables::fill;
 use super::yaml::{self, Part};
 use crate::resource::ResourceSet;
@@ -109,6 +109,7 @@ impl Manifests {
             for resource in &file.resources {
                 let key = resource.key();
                 match places.get(&key) {
+                    Some(_) if !resource.matters() => {}
                     Some(first) => findings.push(
                         Finding::new(&codes::DUPLICATE_OBJECT, resource.origin().locate("metadata.name"), {
                             format!("the same object stands at {}; that one is in force", first.start())
@@ -169,8 +170,11 @@ fn read_text(file: &str, raw: &str, reading: &Reading) -> Harvest {
 
 fn read_document(value: &serde_json::Value, origin: &Origin, part: &FilledPart, reading: &Reading, out: &mut Harvest) {
     let text = |name: &str| value.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
-    let in_force = matches!(classify(text("apiVersion"), text("kind")), Class::InForce(_) | Class::List);
-    if part.undefined.is_empty() || !in_force {
+    let matters = match classify(text("apiVersion"), text("kind")) {
+        Class::Known(_, effect) => effect != Effect::LookedAt,
+        class => class == Class::List,
+    };
+    if part.undefined.is_empty() || !matters {
         return harvest(value, origin, &reading.default_namespace, out);
     }
     tell_undefined(part, origin, out);

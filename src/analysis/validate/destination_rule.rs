@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use super::balancing;
 use super::faults::{At, Faults};
 use super::names::{
-    check_duration, check_export_to, check_labels_of, check_port, check_selector, check_wildcard_domain, is_dns_label,
+    check_duration, check_export_to, check_fqdn, check_labels_of, check_port, check_selector, check_wildcard_domain,
+    is_address, is_dns_label,
 };
 use crate::resource::networking::{
     ClientTls, ClientTlsMode, ConnectionPoolSettings, DestinationRule, GoDuration, H2UpgradePolicy, HttpPool,
-    LoadBalancerSettings, OutlierDetection, TcpPool, TrafficPolicy, parse_duration,
+    LoadBalancerSettings, OutlierDetection, TcpPool, TrafficPolicy, TunnelSettings,
 };
 
 /// Checks the whole object.
@@ -96,8 +97,7 @@ fn check_policy(policy: &TrafficPolicy, at: At<'_>, faults: &mut Faults) {
         check_tunnel(tunnel, at.field("tunnel"), faults);
     }
     if let Some(budget) = &policy.retry_budget {
-        let percent = budget.get("percent").and_then(serde_json::Value::as_f64);
-        let good = percent.is_none_or(|percent| (0.0..=100.0).contains(&percent));
+        let good = budget.percent.is_none_or(|percent| (0.0..=100.0).contains(&percent));
         faults.require(good, at.field("retryBudget").field("percent"), "a percentage is between 0 and 100");
     }
     for (index, settings) in policy.port_level_settings.iter().enumerate() {
@@ -117,17 +117,13 @@ fn check_policy(policy: &TrafficPolicy, at: At<'_>, faults: &mut Faults) {
     }
 }
 
-fn check_tunnel(tunnel: &serde_json::Value, at: At<'_>, faults: &mut Faults) {
-    let text = |name: &str| tunnel.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
-    let protocol = text("protocol");
-    let known = matches!(protocol, "" | "CONNECT" | "POST");
+fn check_tunnel(tunnel: &TunnelSettings, at: At<'_>, faults: &mut Faults) {
+    let known = matches!(tunnel.protocol.as_str(), "" | "CONNECT" | "POST");
     faults.require(known, at.field("protocol"), "a tunnel is opened by CONNECT or POST");
-    let host = text("targetHost");
-    if !super::names::is_address(host) {
-        faults.check(at.field("targetHost"), super::names::check_fqdn(host));
+    if !is_address(&tunnel.target_host) {
+        faults.check(at.field("targetHost"), check_fqdn(&tunnel.target_host));
     }
-    let port = tunnel.get("targetPort").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    faults.check(at.field("targetPort"), check_port(u32::try_from(port).unwrap_or(0)));
+    faults.check(at.field("targetPort"), check_port(tunnel.target_port));
 }
 
 fn check_outlier(outlier: &OutlierDetection, at: At<'_>, faults: &mut Faults) {
@@ -188,11 +184,10 @@ fn check_http_pool(http: &HttpPool, at: At<'_>, faults: &mut Faults) {
     );
     if let Some(keep_alive) = &http.http2_keep_alive {
         let at = at.field("http2KeepAlive");
-        for name in ["interval", "timeout"] {
-            let duration = keep_alive.get(name).and_then(serde_json::Value::as_str).and_then(parse_duration);
+        for (name, duration) in [("interval", keep_alive.interval), ("timeout", keep_alive.timeout)] {
             match duration {
                 None => faults.error(at.field(name), format!("http2KeepAlive needs {name}")),
-                Some(duration) => faults.check(at.field(name), check_duration(GoDuration(duration))),
+                Some(duration) => faults.check(at.field(name), check_duration(duration)),
             }
         }
     }

@@ -1,0 +1,79 @@
+//! The Kubernetes kinds that run something: Pod and Deployment, as far as gateways and analysis look at them.
+
+use serde::Deserialize;
+
+use super::meta::{Labels, Meta};
+use super::selection::MatchLabels;
+
+/// Kubernetes Pod.spec.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Pod {
+    pub containers: Vec<Container>,
+    pub init_containers: Vec<Container>,
+    pub security_context: Option<SecurityContext>,
+    pub host_network: bool,
+    pub service_account_name: String,
+    pub node_name: String,
+}
+
+/// Kubernetes Container.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Container {
+    pub name: String,
+    pub image: String,
+    pub ports: Vec<ContainerPort>,
+    pub env: Vec<EnvVar>,
+    pub security_context: Option<SecurityContext>,
+}
+
+/// Kubernetes ContainerPort.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ContainerPort {
+    pub name: String,
+    pub container_port: u32,
+    pub host_port: u32,
+    pub protocol: String,
+}
+
+/// Kubernetes EnvVar with a value of its own.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct EnvVar {
+    pub name: String,
+    pub value: String,
+}
+
+/// Kubernetes SecurityContext and PodSecurityContext.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct SecurityContext {
+    pub run_as_user: Option<i64>,
+    pub run_as_group: Option<i64>,
+    pub run_as_non_root: Option<bool>,
+}
+
+/// Kubernetes Deployment.spec.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Deployment {
+    pub selector: Option<MatchLabels>,
+    pub template: PodTemplate,
+}
+
+/// Kubernetes PodTemplateSpec.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct PodTemplate {
+    pub metadata: Meta,
+    pub spec: Pod,
+}
+
+/// Kubernetes ConfigMap (`data` stands beside the metadata).
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ConfigMap {
+    pub data: Labels,
+}
