@@ -26,6 +26,7 @@
 //! cli       <- base resource snapshot source analysis compile explain app demo
 //! bench     <- snapshot control
 //! fuzz      <- resource snapshot source analysis compile net
+//! conformance <-
 //! ```
 //!
 //! # Homes of heavy libraries
@@ -67,6 +68,8 @@ mod base;
 pub mod bench;
 mod cli;
 mod compile;
+#[cfg(test)]
+mod conformance;
 mod control;
 mod demo;
 mod explain;

@@ -3,7 +3,7 @@
 mod certificates;
 mod clusters;
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 mod delegate;
 mod destination_rules;
 mod endpoints;

@@ -13,14 +13,16 @@ use super::{Memory, compile, delegate};
 use crate::analysis;
 use crate::base::clock;
 use crate::base::host;
+use crate::conformance::{self, Case, Falsified, Set, Verdict};
 use crate::explain::{Explanation, Outcome, Query, explain};
 use crate::resource::networking::HttpMatchRequest;
 use crate::resource::settings::{PathNormalization, Settings};
 use crate::snapshot::Snapshot;
 use crate::source;
 
-/// Cases that differ, with the reason.
-const KNOWN: [(&str, &str); 1] = [("port-conflict-tcp-before-http", "TCP servers are not in force yet")];
+/// The cases of Istio's own tests of routing.
+pub(crate) const ROUTING: Set =
+    Set { folder: "routing", read: |folder| conformance::yaml_files(folder, "type"), judge: routing, falsify };
 
 /// Whether objects that break a rule of their kind are left out first.
 #[derive(Clone, Copy)]
@@ -30,34 +32,41 @@ enum Validation {
     Bypassed,
 }
 
-/// How a case ended.
-enum Result {
-    Passed,
-    Failed(String),
-    Skipped,
+fn routing(case: &Case) -> Verdict {
+    let (name, case) = (case.name.as_str(), &case.content);
+    match case["type"].as_str().unwrap_or_default() {
+        "table" => table(name, case),
+        _ if case["proxy"]["type"] != "gateway" => skipped("sidecars are not judged yet"),
+        "gateway-listeners" => listeners(case),
+        _ if case["request"]["protocol"] == "tcp" => skipped("TCP is not judged yet"),
+        _ if case["expected"].get("requires").is_some() => skipped("needs settings"),
+        _ if case["request"].get("jwtClaims").is_some() => skipped("needs claims"),
+        _ if case["manifests"].to_string().contains("internal.istio.io/gateway-service") => {
+            skipped("bound to a Service")
+        }
+        _ => request(case),
+    }
 }
 
-#[test]
-fn routing_cases_of_istio() {
-    let Some(folder) = shared("cases/routing") else { return };
-    run(&folder, |name, case| match case["type"].as_str().unwrap_or_default() {
-        "table" => table(name, case),
-        _ if case["proxy"]["type"] != "gateway" => Result::Skipped,
-        "gateway-listeners" => listeners(case),
-        _ if case["request"]["protocol"] == "tcp" => Result::Skipped,
-        _ if case["expected"].get("requires").is_some() || case["request"].get("jwtClaims").is_some() => {
-            Result::Skipped
-        }
-        _ if case["manifests"].to_string().contains("internal.istio.io/gateway-service") => Result::Skipped,
-        _ => request(case),
-    });
+fn skipped(why: &str) -> Verdict {
+    Verdict::Skipped(why.to_owned())
+}
+
+/// Each row of a table, and each expected value.
+fn falsify(case: &Case) -> Vec<Falsified> {
+    let rows = case.content["cases"].as_array().map(Vec::len).unwrap_or_default();
+    let of_rows =
+        (0..rows).flat_map(|row| ["expected", "want"].map(|key| case.contradict(&format!("/cases/{row}/{key}"))));
+    let expected = case.content["expected"].as_object();
+    let keys = expected.into_iter().flat_map(|map| map.keys().map(|key| case.contradict(&format!("/expected/{key}"))));
+    of_rows.chain(keys).flatten().collect()
 }
 
 #[test]
 fn matching_cases_of_a_real_istio() {
     let Some(folder) = shared("live/cases/matching") else { return };
     let pki = folder.join("../../pki/secrets.yaml");
-    run(&folder, |_, case| live(case, &pki));
+    run(&folder, |case| live(case, &pki));
 }
 
 fn shared(path: &str) -> Option<PathBuf> {
@@ -71,20 +80,15 @@ fn shared(path: &str) -> Option<PathBuf> {
     Some(folder)
 }
 
-fn run(folder: &Path, judge: impl Fn(&str, &Value) -> Result) {
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
+fn run(folder: &Path, judge: impl Fn(&Value) -> Verdict) {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "yaml")) {
-        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-        let case = source::yaml::parse(&fs::read_to_string(file).unwrap()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-        match judge(&name, &case) {
-            Result::Passed => passed += 1,
-            Result::Skipped => skipped += 1,
-            Result::Failed(_) if KNOWN.iter().any(|(known, _)| *known == name) => skipped += 1,
-            Result::Failed(why) => {
+    for case in conformance::yaml_files(folder, "type") {
+        match judge(&case.content) {
+            Verdict::Passed => passed += 1,
+            Verdict::Skipped(_) => skipped += 1,
+            Verdict::Failed(why) => {
                 failed += 1;
-                println!("FAILED {name}: {why}");
+                println!("FAILED {}: {why}", case.name);
             }
         }
     }
@@ -92,7 +96,7 @@ fn run(folder: &Path, judge: impl Fn(&str, &Value) -> Result) {
     assert_eq!(failed, 0);
 }
 
-fn table(name: &str, case: &Value) -> Result {
+fn table(name: &str, case: &Value) -> Verdict {
     let rows = case["cases"].as_array().unwrap();
     let strings = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().map(|one| one.as_str().unwrap_or_default().to_owned()).collect()
@@ -115,13 +119,13 @@ fn table(name: &str, case: &Value) -> Result {
                     expected => joined == Some(entries(expected)),
                 }
             }
-            _ => return Result::Skipped,
+            _ => return skipped("no such table"),
         };
         if !agrees {
-            return Result::Failed(row.to_string());
+            return Verdict::Failed(row.to_string());
         }
     }
-    Result::Passed
+    Verdict::Passed
 }
 
 fn entry(value: &Value) -> HttpMatchRequest {
@@ -129,13 +133,13 @@ fn entry(value: &Value) -> HttpMatchRequest {
 }
 
 /// Only HTTP listeners can be judged: cases with others are skipped.
-fn listeners(case: &Value) -> Result {
+fn listeners(case: &Value) -> Verdict {
     let text = case["manifests"].to_string();
     if ["\"TCP\"", "\"TLS\"", "PASSTHROUGH", "MUTUAL"].iter().any(|word| text.contains(word))
         || case["proxy"]["unprivileged"] == true
         || case["proxy"]["serviceTargets"].as_array().is_some_and(|targets| !targets.is_empty())
     {
-        return Result::Skipped;
+        return skipped("TCP, TLS and targets are not judged yet");
     }
     let snapshot = compiled(case, settings_of(case));
     let mut bound: Vec<_> =
@@ -144,7 +148,7 @@ fn listeners(case: &Value) -> Result {
         case["expected"]["listeners"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect();
     bound.sort();
     wanted.sort();
-    if bound == wanted { Result::Passed } else { Result::Failed(format!("{bound:?}, not {wanted:?}")) }
+    if bound == wanted { Verdict::Passed } else { Verdict::Failed(format!("{bound:?}, not {wanted:?}")) }
 }
 
 fn settings_of(case: &Value) -> Settings {
@@ -175,7 +179,7 @@ fn compile_text(text: &str, mut settings: Settings, validation: Validation) -> S
     compile(&resources, &gathered.settings, 1, clock::now(), &mut Memory::default()).0
 }
 
-fn request(case: &Value) -> Result {
+fn request(case: &Value) -> Verdict {
     let asked = &case["request"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let by_host = case["expected"]["outcome"] == "virtual-host-selected" && asked["port"] == 443;
@@ -193,14 +197,14 @@ fn request(case: &Value) -> Result {
     };
     let explained = explain(&compiled(case, settings_of(case)), &query).unwrap();
     match judge(&case["expected"], &explained) {
-        Ok(()) => Result::Passed,
+        Ok(()) => Verdict::Passed,
         // The secrets of these cases do not exist, and tls routes are not in force yet.
-        Err(_) if matches!(explained.outcome, Outcome::Closed { .. }) => Result::Skipped,
-        Err(why) => Result::Failed(format!("{why}\n{explained}")),
+        Err(_) if matches!(explained.outcome, Outcome::Closed { .. }) => skipped("closed"),
+        Err(why) => Verdict::Failed(format!("{why}\n{explained}")),
     }
 }
 
-fn judge(expected: &Value, explained: &Explanation) -> std::result::Result<(), String> {
+fn judge(expected: &Value, explained: &Explanation) -> Result<(), String> {
     let differs = |what: &str| Err(format!("{what}: expected {expected}"));
     match (expected["outcome"].as_str().unwrap_or_default(), &explained.outcome) {
         ("routed", Outcome::Forwarded(forwarding)) => {
@@ -251,10 +255,10 @@ fn judge(expected: &Value, explained: &Explanation) -> std::result::Result<(), S
     }
 }
 
-fn live(case: &Value, pki: &Path) -> Result {
+fn live(case: &Value, pki: &Path) -> Verdict {
     // Objects that validation refuses are judged by the analysis; several addresses need sockets.
     if case.get("invalid").is_some() || case["manifests"].as_str().unwrap_or_default().contains("bind: ") {
-        return Result::Skipped;
+        return skipped("TCP, TLS and targets are not judged yet");
     }
     let mut settings = Settings::default();
     let mesh = case["mesh"].as_str().unwrap_or_default();
@@ -263,7 +267,7 @@ fn live(case: &Value, pki: &Path) -> Result {
         mesh if mesh.contains("MERGE_SLASHES") => PathNormalization::MergeSlashes,
         mesh if mesh.contains("normalization: NONE") => PathNormalization::None,
         "" => PathNormalization::Base,
-        _ => return Result::Skipped,
+        _ => return skipped("no such table"),
     };
     let mut manifests = case["manifests"].as_str().unwrap().to_owned();
     if case["include"].to_string().contains("secrets.yaml") {
@@ -280,10 +284,10 @@ fn live(case: &Value, pki: &Path) -> Result {
             Err(_) => continue,
         };
         if !live_agrees(expected, &explained) {
-            return Result::Failed(format!("exchange {number} {sent}: expected {expected}\n{explained}"));
+            return Verdict::Failed(format!("exchange {number} {sent}: expected {expected}\n{explained}"));
         }
     }
-    Result::Passed
+    Verdict::Passed
 }
 
 fn live_query(sent: &Value) -> Option<Query> {
