@@ -1,6 +1,7 @@
 //! What do log, metrics and access log learn of a reload?
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::status::{Outcome, Status, Verdict};
 use crate::resource::finding::Severity;
@@ -91,8 +92,10 @@ pub(crate) fn open_access_log(telemetry: &Telemetry, settings: &AccessLogSetting
         AccessLogFormat::Text => Format::Text,
         AccessLogFormat::Json => Format::Json,
     };
-    if let Err(error) = telemetry.access_log.reconfigure(settings.path.as_deref(), format) {
-        let path = settings.path.as_deref().unwrap_or("".as_ref()).display();
+    let path =
+        settings.path.as_deref().map(|path| if path == Path::new("/dev/stdout") { &settings.stdout } else { path });
+    if let Err(error) = telemetry.access_log.reconfigure(path, format) {
+        let path = path.unwrap_or("".as_ref()).display();
         tracing::error!(%path, %error, "the access log cannot be opened; it stays as it was");
     }
 }

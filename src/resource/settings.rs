@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::meta::Labels;
-use super::networking::{ConnectionPoolSettings, H2UpgradePolicy};
+use super::networking::{ConnectionPoolSettings, H2UpgradePolicy, HttpRetry, TlsProtocol};
 use crate::base::cidr::Cidr;
 
 /// The process settings. The parts marked *start* need a restart; the others follow a reload.
@@ -97,6 +99,62 @@ pub(crate) struct MeshDefaults {
     pub cipher_suites: Vec<String>,
     /// tlsDefaults.ecdhCurves, for servers.
     pub ecdh_curves: Vec<String>,
+    /// tlsDefaults.minProtocolVersion, for servers.
+    pub min_protocol_version: TlsProtocol,
+    /// meshMTLS, for connections with a workload certificate.
+    pub mesh_mtls: MeshMtls,
+    /// defaultHttpRetryPolicy, for routes without `retries`.
+    pub http_retry: Option<HttpRetry>,
+    /// defaultConfig.gatewayTopology.forwardClientCertDetails
+    pub forward_client_cert: ForwardClientCert,
+    /// Empty means Istio's default, `cluster.local`.
+    pub trust_domain: String,
+    /// trustDomainAliases: other names of the trust domain.
+    pub trust_domain_aliases: Vec<String>,
+    /// outboundTrafficPolicy.mode
+    pub outbound: OutboundMode,
+    /// enableAutoMtls; absent means true.
+    pub auto_mtls: Option<bool>,
+    /// verifyCertificateAtClient; absent means true.
+    pub verify_certificate_at_client: Option<bool>,
+    /// protocolDetectionTimeout; absent or zero means that the first bytes are waited for as long as it takes.
+    pub protocol_detection_timeout: Option<Duration>,
+}
+
+/// MeshConfig meshMTLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MeshMtls {
+    pub min_protocol_version: TlsProtocol,
+    pub cipher_suites: Vec<String>,
+    pub ecdh_curves: Vec<String>,
+}
+
+/// What becomes of x-forwarded-client-cert (gatewayTopology.forwardClientCertDetails).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum ForwardClientCert {
+    /// As `SanitizeSet`.
+    #[default]
+    Undefined,
+    /// Never sent.
+    Sanitize,
+    /// Kept as it came, if the connection is mutual TLS.
+    ForwardOnly,
+    /// Kept with the client's certificate behind it, if the connection is mutual TLS.
+    AppendForward,
+    /// The client's certificate alone, if the connection is mutual TLS.
+    SanitizeSet,
+    /// Kept as it came, always.
+    AlwaysForwardOnly,
+}
+
+/// Where a sidecar sends what no service is known for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum OutboundMode {
+    #[default]
+    AllowAny,
+    RegistryOnly,
 }
 
 /// `[http]`: limits and trust of client connections.
@@ -166,12 +224,58 @@ pub(crate) enum PathNormalization {
     DecodeAndMergeSlashes,
 }
 
-/// `[access_log]`
+/// `[access_log]`, and what MeshConfig says of access logs.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AccessLogSettings {
-    /// A file, or `/dev/stdout`; `None` turns the log off. Default `/dev/stdout`.
+    /// A file, or `/dev/stdout`; `None` turns the log off, unless a Telemetry turns it on. Default `/dev/stdout`.
     pub path: Option<PathBuf>,
+    /// What stands for `/dev/stdout` in `path` and in Istio's objects. Default `/dev/stdout` itself.
+    pub stdout: PathBuf,
     pub format: AccessLogFormat,
+    /// MeshConfig accessLogFormat: a line of operators, or the text of a JSON object. Empty means Istio's default.
+    pub template: String,
+    /// Whether connections that no server takes are logged too (not MeshConfig disableEnvoyListenerLog).
+    pub listeners: bool,
+    /// MeshConfig extensionProviders, in their order.
+    pub providers: Vec<ExtensionProvider>,
+    /// MeshConfig defaultProviders.accessLogging
+    pub default_providers: Vec<String>,
+}
+
+/// MeshConfig extensionProviders: something that a Telemetry can name.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ExtensionProvider {
+    pub name: String,
+    pub service: ProviderService,
+}
+
+/// What a provider does.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ProviderService {
+    /// envoyFileAccessLog
+    File(FileLog),
+    /// Another one, by its field in MeshConfig.
+    Other(&'static str),
+}
+
+/// MeshConfig envoyFileAccessLog.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct FileLog {
+    /// Empty means `/dev/stdout`.
+    pub path: String,
+    pub format: FileLogFormat,
+    /// Absent values are nothing in place of `-`, and absent keys in JSON.
+    pub omit_empty_values: bool,
+}
+
+/// MeshConfig envoyFileAccessLog.logFormat.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum FileLogFormat {
+    /// None was given.
+    #[default]
+    Default,
+    Text(String),
+    Labels(serde_json::Map<String, serde_json::Value>),
 }
 
 /// How an access log line is written.
@@ -241,7 +345,15 @@ impl Default for Settings {
                 own_headers: OwnHeaderSettings::default(),
             },
             mesh: MeshDefaults::default(),
-            access_log: AccessLogSettings { path: Some("/dev/stdout".into()), format: AccessLogFormat::Text },
+            access_log: AccessLogSettings {
+                path: Some("/dev/stdout".into()),
+                stdout: "/dev/stdout".into(),
+                format: AccessLogFormat::Text,
+                template: String::new(),
+                listeners: true,
+                providers: Vec::new(),
+                default_providers: Vec::new(),
+            },
             runtime: RuntimeSettings { workers: 0 },
             admin: AdminSettings {
                 address: SocketAddr::from((Ipv4Addr::LOCALHOST, 15000)),

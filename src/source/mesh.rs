@@ -1,7 +1,5 @@
 //! Which of Istio's mesh settings are in force? A MeshConfig file changes the defaults that `limani.toml` leaves open.
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -9,10 +7,13 @@ use super::decode::decode;
 use super::limani_toml::Normalization;
 use super::yaml;
 use crate::resource::codes;
-use crate::resource::finding::Finding;
+use crate::resource::finding::{Finding, Location};
 use crate::resource::meta::Origin;
-use crate::resource::networking::{ConnectionPoolSettings, GoDuration, H2UpgradePolicy};
-use crate::resource::settings::{AccessLogFormat, MeshDefaults, OwnHeaderSettings, PathNormalization, Settings};
+use crate::resource::networking::{ConnectionPoolSettings, GoDuration, H2UpgradePolicy, HttpRetry, TlsProtocol};
+use crate::resource::settings::{
+    AccessLogFormat, ExtensionProvider, FileLog, FileLogFormat, ForwardClientCert, MeshDefaults, MeshMtls,
+    OutboundMode, OwnHeaderSettings, PathNormalization, ProviderService, Settings,
+};
 
 /// The fields of MeshConfig that are in force.
 #[derive(Debug, Default, Deserialize)]
@@ -24,16 +25,94 @@ struct MeshConfig {
     default_virtual_service_export_to: Vec<String>,
     default_destination_rule_export_to: Vec<String>,
     default_traffic_policy: DefaultTrafficPolicy,
+    default_http_retry_policy: Option<HttpRetry>,
     h2_upgrade_policy: H2UpgradePolicy,
-    tls_defaults: TlsDefaults,
+    tls_defaults: TlsConfig,
+    #[serde(rename = "meshMTLS")]
+    mesh_mtls: TlsConfig,
     connect_timeout: Option<GoDuration>,
-    access_log_file: Option<String>,
-    access_log_encoding: Option<AccessLogEncoding>,
+    protocol_detection_timeout: Option<GoDuration>,
+    outbound_traffic_policy: OutboundTrafficPolicy,
+    enable_auto_mtls: Option<bool>,
+    verify_certificate_at_client: Option<bool>,
+    access_log_file: String,
+    access_log_format: String,
+    access_log_encoding: AccessLogEncoding,
+    disable_envoy_listener_log: bool,
+    extension_providers: Vec<Provider>,
+    default_providers: DefaultProviders,
     root_namespace: Option<String>,
-    /// A gateway without workload certificates has no use for it.
-    #[serde(rename = "trustDomain")]
-    _trust_domain: Option<Value>,
+    trust_domain: String,
+    trust_domain_aliases: Vec<String>,
 }
+
+/// Fields that exist in Istio and do nothing here: what they steer is not part of this process, or not in force.
+const IDLE: &[&str] = &[
+    "ca",
+    "caCertificates",
+    "configSources",
+    "defaultConfig.availabilityZone",
+    "defaultConfig.binaryPath",
+    "defaultConfig.caCertificatesPem",
+    "defaultConfig.concurrency",
+    "defaultConfig.configPath",
+    "defaultConfig.connectionSettings",
+    "defaultConfig.controlPlaneAuthPolicy",
+    "defaultConfig.customConfigFile",
+    "defaultConfig.discoveryAddress",
+    "defaultConfig.drainDuration",
+    "defaultConfig.envoyAccessLogService",
+    "defaultConfig.envoyMetricsService",
+    "defaultConfig.envoyMetricsServiceAddress",
+    "defaultConfig.extraStatTags",
+    "defaultConfig.fileFlushInterval",
+    "defaultConfig.fileFlushMinSizeKb",
+    "defaultConfig.holdApplicationUntilProxyStarts",
+    "defaultConfig.image",
+    "defaultConfig.interceptionMode",
+    "defaultConfig.meshId",
+    "defaultConfig.privateKeyProvider",
+    "defaultConfig.proxyAdminPort",
+    "defaultConfig.proxyBootstrapTemplatePath",
+    "defaultConfig.proxyHeaders.setCurrentClientCertDetails",
+    "defaultConfig.proxyHeaders.metadataExchangeHeaders",
+    "defaultConfig.proxyHeaders.preserveHttp1HeaderCase",
+    "defaultConfig.proxyMetadata",
+    "defaultConfig.proxyStatsMatcher",
+    "defaultConfig.readinessProbe",
+    "defaultConfig.runtimeValues",
+    "defaultConfig.serviceCluster",
+    "defaultConfig.statNameLength",
+    "defaultConfig.statsCompression",
+    "defaultConfig.statsdUdpAddress",
+    "defaultConfig.statusPort",
+    "defaultConfig.terminationDrainDuration",
+    "defaultConfig.tracing",
+    "defaultConfig.tracingServiceName",
+    "defaultConfig.zipkinAddress",
+    "defaultProviders.metrics",
+    "defaultProviders.tracing",
+    "discoverySelectors",
+    "dnsRefreshRate",
+    "enableEnvoyAccessLogService",
+    "enablePrometheusMerge",
+    "enableTracing",
+    "inboundClusterStatName",
+    "inboundTrafficPolicy",
+    "ingressClass",
+    "ingressControllerMode",
+    "ingressSelector",
+    "ingressService",
+    "localityLbSetting",
+    "outboundClusterStatName",
+    "outboundTrafficPolicy.egressProxy",
+    "proxyHttpPort",
+    "proxyInboundListenPort",
+    "proxyListenPort",
+    "serviceScopeConfigs",
+    "serviceSettings",
+    "tcpKeepalive",
+];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -43,7 +122,8 @@ struct DefaultTrafficPolicy {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct TlsDefaults {
+struct TlsConfig {
+    min_protocol_version: TlsProtocol,
     cipher_suites: Vec<String>,
     ecdh_curves: Vec<String>,
 }
@@ -52,6 +132,12 @@ struct TlsDefaults {
 #[serde(default)]
 struct PathNormalizationPolicy {
     normalization: Option<Normalization>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct OutboundTrafficPolicy {
+    mode: Option<OutboundMode>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,39 +183,141 @@ struct Extra {
 #[serde(default, rename_all = "camelCase")]
 struct Topology {
     num_trusted_proxies: Option<u32>,
+    forward_client_cert_details: ForwardClientCert,
     proxy_protocol: Option<Map<String, Value>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum AccessLogEncoding {
+    #[default]
     Text,
     Json,
 }
 
-/// Writes what the file says over `settings`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct DefaultProviders {
+    access_logging: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Provider {
+    name: String,
+    envoy_file_access_log: Option<FileAccessLog>,
+    prometheus: Option<Value>,
+    stackdriver: Option<Value>,
+    envoy_ext_authz_http: Option<Value>,
+    envoy_ext_authz_grpc: Option<Value>,
+    envoy_http_als: Option<Value>,
+    envoy_tcp_als: Option<Value>,
+    envoy_otel_als: Option<Value>,
+    zipkin: Option<Value>,
+    lightstep: Option<Value>,
+    datadog: Option<Value>,
+    opencensus: Option<Value>,
+    skywalking: Option<Value>,
+    opentelemetry: Option<Value>,
+    sds: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct FileAccessLog {
+    path: String,
+    log_format: LogFormat,
+    omit_empty_values: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct LogFormat {
+    text: Option<String>,
+    labels: Option<Map<String, Value>>,
+}
+
+/// The MeshConfig of a file, and where in the file it stands.
+struct Written {
+    mesh: Value,
+    /// Its path in the document.
+    path: &'static str,
+    /// Where the text is that `mesh` was read from: the file's own, or one within it.
+    origin: Origin,
+    /// How many lines of the file stand before that text.
+    lines_before: u32,
+}
+
+impl Written {
+    fn locate(&self, path: &str) -> Location {
+        self.moved(self.origin.locate(path))
+    }
+
+    fn moved(&self, mut place: Location) -> Location {
+        place.line += self.lines_before;
+        place
+    }
+}
+
+/// Writes what the file says over `settings`. The file holds a MeshConfig, or one of the objects in which Istio keeps
+/// it: a ConfigMap with the key `mesh`, or an IstioOperator.
 ///
 /// # Errors
 ///
 /// A finding, if the file cannot be understood; `settings` are unchanged then.
 pub(super) fn apply(file: &str, text: &str, settings: &mut Settings) -> Result<Vec<Finding>, Box<Finding>> {
-    let origin =
-        Origin { file: file.into(), text: Arc::from(text), line: 1, locator: yaml::locate, ..Origin::default() };
-    let value = yaml::parse(text).map_err(|error| {
-        let mut place = origin.start();
-        (place.line, place.column) = (error.line, error.column);
-        Finding::new(&codes::SYNTAX, place, error.message)
-    })?;
-    if value.is_null() {
-        return Ok(Vec::new());
+    let origin = Origin { file: file.into(), text: text.into(), line: 1, locator: yaml::locate, ..Origin::default() };
+    let written = open(origin)?;
+    let decoded = decode::<MeshConfig>(&written.mesh, written.path)
+        .map_err(|error| Finding::new(&codes::WRONG_TYPE, written.locate(&error.path), error.message))?;
+    let mut findings = Vec::new();
+    for path in &decoded.unknown {
+        let field = path.strip_prefix(written.path).unwrap_or(path).trim_start_matches('.');
+        findings.push(match IDLE.contains(&field) {
+            true => {
+                let message = format!("`{field}` of the mesh is not in force");
+                Finding::new(&codes::MESH_NOT_IN_FORCE, written.locate(path), message)
+            }
+            false => {
+                let message = format!("`{field}` is no field of MeshConfig");
+                Finding::new(&codes::UNKNOWN_FIELD, written.locate(path), message)
+            }
+        });
     }
-    let decoded = decode::<MeshConfig>(&value, "")
-        .map_err(|error| Finding::new(&codes::WRONG_TYPE, origin.locate(&error.path), error.message))?;
     write(decoded.value, settings);
-    let not_in_force = |path: &String| {
-        Finding::new(&codes::MESH_NOT_IN_FORCE, origin.locate(path), format!("`{path}` of the mesh is not in force"))
-    };
-    Ok(decoded.unknown.iter().map(not_in_force).collect())
+    Ok(findings)
+}
+
+fn open(origin: Origin) -> Result<Written, Box<Finding>> {
+    let mesh = parse(&origin, 0)?;
+    match mesh.get("kind").and_then(Value::as_str) {
+        Some("ConfigMap") => {
+            let place = origin.locate("data.mesh");
+            let Some(inner) = mesh.pointer("/data/mesh").and_then(Value::as_str) else {
+                return Err(Box::new(Finding::new(&codes::WRONG_TYPE, place, "the ConfigMap has no text `mesh`")));
+            };
+            let origin = Origin { text: inner.into(), ..origin };
+            Ok(Written { mesh: parse(&origin, place.line)?, path: "", origin, lines_before: place.line })
+        }
+        Some("IstioOperator") => {
+            let inner = mesh.pointer("/spec/meshConfig").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+            Ok(Written { mesh: inner, path: "spec.meshConfig", origin, lines_before: 0 })
+        }
+        _ => Ok(Written { mesh, path: "", origin, lines_before: 0 }),
+    }
+}
+
+/// An empty text is a MeshConfig in which all is left open.
+fn parse(origin: &Origin, lines_before: u32) -> Result<Value, Box<Finding>> {
+    match yaml::parse(&origin.text) {
+        Ok(Value::Null) => Ok(Value::Object(Map::new())),
+        Ok(value) => Ok(value),
+        Err(error) => {
+            let mut place = origin.start();
+            (place.line, place.column) = (error.line + lines_before, error.column);
+            Err(Box::new(Finding::new(&codes::SYNTAX, place, error.message)))
+        }
+    }
 }
 
 fn write(mesh: MeshConfig, settings: &mut Settings) {
@@ -151,22 +339,73 @@ fn write(mesh: MeshConfig, settings: &mut Settings) {
         h2_upgrade: mesh.h2_upgrade_policy,
         cipher_suites: mesh.tls_defaults.cipher_suites,
         ecdh_curves: mesh.tls_defaults.ecdh_curves,
+        min_protocol_version: mesh.tls_defaults.min_protocol_version,
+        mesh_mtls: MeshMtls {
+            min_protocol_version: mesh.mesh_mtls.min_protocol_version,
+            cipher_suites: mesh.mesh_mtls.cipher_suites,
+            ecdh_curves: mesh.mesh_mtls.ecdh_curves,
+        },
+        http_retry: mesh.default_http_retry_policy,
+        forward_client_cert: topology.forward_client_cert_details,
+        trust_domain: mesh.trust_domain,
+        trust_domain_aliases: mesh.trust_domain_aliases,
+        outbound: mesh.outbound_traffic_policy.mode.unwrap_or_default(),
+        auto_mtls: mesh.enable_auto_mtls,
+        verify_certificate_at_client: mesh.verify_certificate_at_client,
+        protocol_detection_timeout: mesh.protocol_detection_timeout.map(|time| time.0),
     };
     write_headers(mesh.default_config.proxy_headers, &mut settings.http.own_headers);
     if let Some(timeout) = mesh.connect_timeout {
         settings.http.connect_timeout = timeout.0;
     }
-    if let Some(path) = mesh.access_log_file {
-        settings.access_log.path = if path.is_empty() { None } else { Some(path.into()) };
-    }
-    match mesh.access_log_encoding {
-        Some(AccessLogEncoding::Text) => settings.access_log.format = AccessLogFormat::Text,
-        Some(AccessLogEncoding::Json) => settings.access_log.format = AccessLogFormat::Json,
-        None => {}
-    }
     if let Some(namespace) = mesh.root_namespace {
         settings.gateway.root_namespace = namespace;
     }
+    let log = &mut settings.access_log;
+    // With Istio's settings the log is off unless they turn it on.
+    log.path = if mesh.access_log_file.is_empty() { None } else { Some(mesh.access_log_file.into()) };
+    log.format = match mesh.access_log_encoding {
+        AccessLogEncoding::Text => AccessLogFormat::Text,
+        AccessLogEncoding::Json => AccessLogFormat::Json,
+    };
+    log.template = mesh.access_log_format;
+    log.listeners = !mesh.disable_envoy_listener_log;
+    log.default_providers = mesh.default_providers.access_logging;
+    log.providers = mesh.extension_providers.into_iter().map(provider).collect();
+}
+
+fn provider(written: Provider) -> ExtensionProvider {
+    let service = match written.envoy_file_access_log {
+        Some(FileAccessLog { path, log_format, omit_empty_values }) => {
+            let format = match log_format {
+                LogFormat { text: Some(text), .. } => FileLogFormat::Text(text),
+                LogFormat { labels: Some(labels), .. } => FileLogFormat::Labels(labels),
+                LogFormat { .. } => FileLogFormat::Default,
+            };
+            ProviderService::File(FileLog { path, format, omit_empty_values })
+        }
+        None => {
+            let others = [
+                ("prometheus", written.prometheus),
+                ("stackdriver", written.stackdriver),
+                ("envoyExtAuthzHttp", written.envoy_ext_authz_http),
+                ("envoyExtAuthzGrpc", written.envoy_ext_authz_grpc),
+                ("envoyHttpAls", written.envoy_http_als),
+                ("envoyTcpAls", written.envoy_tcp_als),
+                ("envoyOtelAls", written.envoy_otel_als),
+                ("zipkin", written.zipkin),
+                ("lightstep", written.lightstep),
+                ("datadog", written.datadog),
+                ("opencensus", written.opencensus),
+                ("skywalking", written.skywalking),
+                ("opentelemetry", written.opentelemetry),
+                ("sds", written.sds),
+            ];
+            let given = others.into_iter().find(|(_, value)| value.is_some());
+            ProviderService::Other(given.map_or("nothing", |(field, _)| field))
+        }
+    };
+    ExtensionProvider { name: written.name, service }
 }
 
 fn write_headers(written: ProxyHeaders, headers: &mut OwnHeaderSettings) {
@@ -188,26 +427,62 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn known_fields_change_the_defaults_and_others_are_told() {
-        let text = "pathNormalization:\n  normalization: MERGE_SLASHES\ndefaultConfig:\n  gatewayTopology: {numTrustedProxies: 2, proxyProtocol: {}}\n  proxyHeaders: {server: {value: web}, attemptCount: {disabled: true}}\n  concurrency: 2\nconnectTimeout: 3s\naccessLogFile: ''\ndefaultServiceExportTo: [.]\nh2UpgradePolicy: UPGRADE\n";
+    fn read(text: &str) -> (Settings, Vec<String>) {
         let mut settings = Settings::default();
         let findings = apply("mesh.yaml", text, &mut settings).unwrap();
+        (settings, findings.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn known_fields_change_the_defaults_and_others_are_told() {
+        let text = "pathNormalization:\n  normalization: MERGE_SLASHES\ndefaultConfig:\n  gatewayTopology: {numTrustedProxies: 2, proxyProtocol: {}}\n  proxyHeaders: {server: {value: web}, attemptCount: {disabled: true}}\n  concurrency: 2\nconnectTimeout: 3s\ndefaultServiceExportTo: [.]\nh2UpgradePolicy: UPGRADE\nnone: 1\ndefaultHttpRetryPolicy: {attempts: 3}\n";
+        let (settings, findings) = read(text);
         assert_eq!(settings.http.path_normalization, PathNormalization::MergeSlashes);
         assert_eq!((settings.http.num_trusted_proxies, settings.listen.proxy_protocol), (2, true));
         assert_eq!(settings.http.connect_timeout, Duration::from_secs(3));
         assert_eq!(settings.access_log.path, None);
         assert_eq!(settings.mesh.service_export_to, ["."]);
         assert_eq!(settings.mesh.h2_upgrade, H2UpgradePolicy::Upgrade);
+        assert_eq!(settings.mesh.http_retry.unwrap().attempts, 3);
         let own_headers = &settings.http.own_headers;
         assert_eq!((own_headers.server.as_deref(), own_headers.attempt_count), (Some("web"), false));
         assert_eq!(
-            findings[0].to_string(),
-            "mesh.yaml:6: info [LIM0023] `defaultConfig.concurrency` of the mesh is not in force"
+            findings,
+            [
+                "mesh.yaml:6: info [LIM0023] `defaultConfig.concurrency` of the mesh is not in force",
+                "mesh.yaml:10: warning [LIM0013] `none` is no field of MeshConfig"
+            ]
         );
         let mut unchanged = Settings::default();
-        assert_eq!(apply("mesh.yaml", "# nothing\n", &mut unchanged), Ok(Vec::new()));
         assert!(apply("mesh.yaml", "connectTimeout: [", &mut unchanged).is_err());
         assert_eq!(unchanged, Settings::default());
+    }
+
+    #[test]
+    fn the_log_is_off_unless_the_mesh_turns_it_on() {
+        assert_eq!(read("# nothing\n").0.access_log.path, None);
+        let text = "accessLogFile: /dev/stdout\naccessLogEncoding: JSON\naccessLogFormat: '{}'\ndisableEnvoyListenerLog: true\ndefaultProviders: {accessLogging: [a]}\nextensionProviders:\n- {name: a, envoyFileAccessLog: {path: /x, logFormat: {labels: {b: '%PROTOCOL%'}}, omitEmptyValues: true}}\n- {name: b, zipkin: {service: z}}\n";
+        let (settings, findings) = read(text);
+        let log = settings.access_log;
+        assert_eq!(log.path, Some("/dev/stdout".into()));
+        assert_eq!((log.format, &*log.template, log.listeners), (AccessLogFormat::Json, "{}", false));
+        assert_eq!(log.default_providers, ["a"]);
+        assert_eq!(log.providers[1].service, ProviderService::Other("zipkin"));
+        let ProviderService::File(file) = &log.providers[0].service else { panic!("{:?}", log.providers) };
+        assert_eq!((&*file.path, file.omit_empty_values), ("/x", true));
+        assert!(matches!(&file.format, FileLogFormat::Labels(labels) if labels["b"] == "%PROTOCOL%"));
+        assert_eq!(findings, [""; 0]);
+    }
+
+    #[test]
+    fn istios_own_objects_may_hold_the_mesh() {
+        let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata:\n  mesh: |-\n    rootNamespace: root\n    none: 1\n";
+        let (settings, findings) = read(map);
+        assert_eq!(settings.gateway.root_namespace, "root");
+        assert_eq!(findings, ["mesh.yaml:7: warning [LIM0013] `none` is no field of MeshConfig"]);
+        let operator = "kind: IstioOperator\nspec:\n  meshConfig:\n    rootNamespace: root\n    none: 1\n";
+        let (settings, findings) = read(operator);
+        assert_eq!(settings.gateway.root_namespace, "root");
+        assert_eq!(findings, ["mesh.yaml:5: warning [LIM0013] `none` is no field of MeshConfig"]);
     }
 }

@@ -99,6 +99,7 @@ impl From<Normalization> for PathNormalization {
 #[serde(default)]
 pub(in crate::source) struct AccessLog {
     path: Option<String>,
+    stdout: Option<String>,
     format: Option<Format>,
 }
 
@@ -274,6 +275,7 @@ pub(in crate::source) fn apply(keys: &Keys, folder: &Path, settings: &mut Settin
         Some(path) => settings.access_log.path = Some(folder.join(path)),
         None => {}
     }
+    set(&mut settings.access_log.stdout, keys.access_log.stdout.as_ref().map(|path| folder.join(path)));
     match keys.access_log.format {
         Some(Format::Text) => settings.access_log.format = AccessLogFormat::Text,
         Some(Format::Json) => settings.access_log.format = AccessLogFormat::Json,
