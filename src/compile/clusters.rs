@@ -9,6 +9,7 @@ use super::endpoints;
 use super::protocol::Protocol;
 use super::services::{PortView, ServiceSource, ServiceView};
 use super::tls_client;
+use super::trail::{Answer, Question};
 use super::work::Work;
 use crate::resource::codes;
 use crate::resource::meta::Labels;
@@ -34,18 +35,30 @@ pub(super) fn reference(work: &mut Work<'_>, destination: &Destination, place: P
     let port = destination_port(work, destination, &host, place);
     let subset = destination.subset.as_str();
     let name: Arc<str> = format!("outbound|{port}|{subset}|{host}").into();
-    let built = match work.clusters.get(&name) {
-        Some(built) => built.clone(),
-        None => {
-            let built = build(work, &name, &host, port, subset).map(Arc::new);
-            work.clusters.insert(name.clone(), built.clone());
-            built
-        }
-    };
-    match built {
+    let cluster = by_name(work, &name);
+    let answer = Answer::of(cluster.as_deref().into_iter());
+    work.index.note(answer, || Question::Cluster { name: name.clone() });
+    match cluster {
         Some(cluster) => ClusterReference::Known(cluster),
         None => ClusterReference::Missing(name),
     }
+}
+
+/// The cluster with Istio's name `outbound|<port>|<subset>|<host>`: of this generation, or of the last one if nothing
+/// that it depends on has changed.
+pub(super) fn by_name(work: &mut Work<'_>, name: &Arc<str>) -> Option<Arc<Cluster>> {
+    if let Some(built) = work.clusters.get(name) {
+        return built.clone();
+    }
+    let made = match work.memory.clusters.get(name) {
+        Some(made) if work.still_holds(&made) => made,
+        _ => {
+            let made = work.make(|work| build(work, name).map(Arc::new));
+            work.memory.clusters.insert(name.clone(), made)
+        }
+    };
+    work.clusters.insert(name.clone(), made.value.clone());
+    made.value
 }
 
 /// The port written, else the only one of the service, else the Gateway server's.
@@ -60,11 +73,13 @@ pub(super) fn destination_port(work: &Work<'_>, destination: &Destination, host:
 }
 
 /// `None`: no such service, port or subset.
-fn build(work: &mut Work<'_>, name: &Arc<str>, host: &str, port: u16, subset: &str) -> Option<Cluster> {
+fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
+    let mut parts = name.splitn(4, '|').skip(1);
+    let (port, subset, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
     let index = work.index;
     let view = index.services(host).first()?;
     let port = view.port(port)?;
-    let rule = index.rules.find(host, view.namespace);
+    let rule = index.rule(host, view.namespace);
     let chosen = match subset {
         "" => None,
         subset => Some(rule.as_ref()?.subset(subset)?),

@@ -106,6 +106,11 @@ fn merge<'a>(rules: &[&'a Object<DestinationRule>]) -> Option<MergedRule<'a>> {
 }
 
 impl<'a> MergedRule<'a> {
+    /// The rules that are merged.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &'a Object<DestinationRule>> {
+        self.0.iter().copied()
+    }
+
     /// The rule and the first definition of a subset.
     pub(super) fn subset(&self, name: &str) -> Option<(&'a Object<DestinationRule>, &'a Subset)> {
         let all = self.0.iter().flat_map(|rule| rule.spec.subsets.iter().map(move |subset| (*rule, subset)));

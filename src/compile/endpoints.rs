@@ -127,7 +127,7 @@ fn of_service(
     let object = work.index.endpoints(namespace, name).filter(|_| slices.is_none());
     slices.unwrap_or_default().iter().for_each(|slice| of_slice(service, slice, port, found));
     object.iter().for_each(|object| of_endpoints(service, object, port, found));
-    let workloads: Vec<_> = work.index.workloads(namespace, &service.spec.selector).collect();
+    let workloads = work.index.workloads(namespace, &service.spec.selector);
     for object in &workloads {
         let labels = joined(&object.meta.labels, &object.spec.labels);
         add_workload(work, *object, "spec.address", &object.spec, &labels, &object.meta.name, port, found);
@@ -196,7 +196,7 @@ fn of_entry(
         add_workload(work, entry, &path, endpoint, &endpoint.labels, "", port, found);
     }
     if let Some(selector) = &entry.spec.workload_selector {
-        let workloads: Vec<_> = work.index.workloads(&entry.meta.namespace, &selector.labels).collect();
+        let workloads = work.index.workloads(&entry.meta.namespace, &selector.labels);
         for object in workloads {
             let labels = joined(&object.meta.labels, &object.spec.labels);
             add_workload(work, object, "spec.address", &object.spec, &labels, &object.meta.name, port, found);

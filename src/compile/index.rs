@@ -1,11 +1,13 @@
 //! Which objects belong to a name? Services by host, VirtualServices by gateway, everything in Istio's order.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::destination_rules::Rules;
+use super::destination_rules::{MergedRule, Rules};
 use super::services::{ServiceSource, ServiceView};
+use super::trail::{Answer, Question, Trail, Trails};
 use crate::base::host;
 use crate::resource::ResourceSet;
 use crate::resource::core::{EndpointSlice, Endpoints, Secret};
@@ -16,7 +18,7 @@ use crate::resource::settings::{HostAddress, Settings};
 /// The objects of one generation by the names under which they are looked up.
 pub(super) struct Index<'a> {
     pub settings: &'a Settings,
-    pub rules: Rules<'a>,
+    rules: Rules<'a>,
     services: HashMap<Cow<'a, str>, Vec<ServiceView<'a>>>,
     bound: HashMap<String, Vec<&'a Arc<Object<VirtualService>>>>,
     virtual_services: HashMap<(&'a str, &'a str), &'a Arc<Object<VirtualService>>>,
@@ -24,6 +26,7 @@ pub(super) struct Index<'a> {
     slices: HashMap<&'a str, HashMap<&'a str, Vec<&'a Object<EndpointSlice>>>>,
     endpoints: HashMap<(&'a str, &'a str), &'a Object<Endpoints>>,
     workload_entries: HashMap<&'a str, Vec<&'a Object<WorkloadEntry>>>,
+    trails: RefCell<Trails>,
 }
 
 impl<'a> Index<'a> {
@@ -38,6 +41,7 @@ impl<'a> Index<'a> {
             slices: HashMap::new(),
             endpoints: resources.endpoints.iter().map(|object| (identity(object), &**object)).collect(),
             workload_entries: HashMap::new(),
+            trails: RefCell::default(),
         };
         index.add_services(resources);
         index.add_virtual_services(resources);
@@ -151,12 +155,26 @@ impl<'a> Index<'a> {
     }
 
     pub(super) fn virtual_service(&self, namespace: &str, name: &str) -> Option<&'a Arc<Object<VirtualService>>> {
-        self.virtual_services.get(&(namespace, name)).copied()
+        let found = self.virtual_services.get(&(namespace, name)).copied();
+        self.note(Answer::of(found.map(|object| &**object).into_iter()), || Question::VirtualService {
+            namespace: namespace.into(),
+            name: name.into(),
+        });
+        found
     }
 
     /// The services of a host that this gateway sees; the first one makes the cluster.
     pub(super) fn services(&self, host: &str) -> &[ServiceView<'a>] {
-        self.services.get(host).map(Vec::as_slice).unwrap_or_default()
+        let found = self.services.get(host).map(Vec::as_slice).unwrap_or_default();
+        self.note(answer_of_services(found), || Question::Services { host: host.into() });
+        found
+    }
+
+    /// The DestinationRule that holds for a service.
+    pub(super) fn rule(&self, host: &str, namespace: &str) -> Option<MergedRule<'a>> {
+        let found = self.rules.find(host, namespace);
+        self.note(answer_of_rule(found.as_ref()), || Question::Rule { host: host.into(), namespace: namespace.into() });
+        found
     }
 
     /// Follows ExternalName Services to a service that is known under its own name; other hosts stay.
@@ -173,30 +191,78 @@ impl<'a> Index<'a> {
 
     /// A Secret of the gateway's own namespace.
     pub(super) fn secret(&self, name: &str) -> Option<&'a Arc<Object<Secret>>> {
-        self.secrets.get(&(self.settings.gateway.namespace.as_str(), name)).copied()
+        let found = self.secrets.get(&(self.settings.gateway.namespace.as_str(), name)).copied();
+        let answer = Answer::of(found.map(|object| &**object).into_iter());
+        self.note(answer, || Question::Secret { name: name.into() });
+        found
     }
 
     /// The slices of a Service; `None` if there are none at all.
     pub(super) fn slices(&self, namespace: &str, service: &str) -> Option<&[&'a Object<EndpointSlice>]> {
-        self.slices.get(namespace)?.get(service).map(Vec::as_slice)
+        let found = self.slices.get(namespace).and_then(|services| services.get(service)).map(Vec::as_slice);
+        self.note(Answer::of(found.into_iter().flatten().copied()), || Question::Slices {
+            namespace: namespace.into(),
+            service: service.into(),
+        });
+        found
     }
 
     pub(super) fn endpoints(&self, namespace: &str, service: &str) -> Option<&'a Object<Endpoints>> {
-        self.endpoints.get(&(namespace, service)).copied()
+        let found = self.endpoints.get(&(namespace, service)).copied();
+        self.note(Answer::of(found.into_iter()), || Question::Endpoints {
+            namespace: namespace.into(),
+            service: service.into(),
+        });
+        found
     }
 
     /// The WorkloadEntries of a namespace with all of these labels; none for an empty selector.
-    pub(super) fn workloads(
-        &self,
-        namespace: &str,
-        selector: &Labels,
-    ) -> impl Iterator<Item = &'a Object<WorkloadEntry>> {
+    pub(super) fn workloads(&self, namespace: &str, selector: &Labels) -> Vec<&'a Object<WorkloadEntry>> {
+        if selector.is_empty() {
+            return Vec::new();
+        }
         let all = self.workload_entries.get(namespace).map(Vec::as_slice).unwrap_or_default();
-        let selector = (!selector.is_empty()).then(|| selector.clone());
-        all.iter().copied().filter(move |entry| {
-            let labels = entry.meta.labels.iter().chain(&entry.spec.labels);
-            let labels: Labels = labels.map(|(key, value)| (key.clone(), value.clone())).collect();
-            selector.as_ref().is_some_and(|selector| is_subset(selector, &labels))
+        let label = |entry: &Object<WorkloadEntry>, key: &str, value: &String| {
+            entry.spec.labels.get(key).or(entry.meta.labels.get(key)) == Some(value)
+        };
+        let chosen = |entry: &&Object<WorkloadEntry>| selector.iter().all(|(key, value)| label(entry, key, value));
+        let found: Vec<_> = all.iter().copied().filter(chosen).collect();
+        self.note(Answer::of(found.iter().copied()), || Question::Workloads {
+            namespace: namespace.into(),
+            selector: selector.clone(),
+        });
+        found
+    }
+
+    /// Look-ups from here on belong to a result in the making.
+    pub(super) fn begin_trail(&self) {
+        self.trails.borrow_mut().begin();
+    }
+
+    /// The look-ups of the innermost result in the making.
+    pub(super) fn end_trail(&self) -> Trail {
+        self.trails.borrow_mut().end()
+    }
+
+    pub(super) fn note(&self, answer: Answer, question: impl FnOnce() -> Question) {
+        self.trails.borrow_mut().note(answer, question);
+    }
+
+    /// What a look-up gives in this generation; `None` for clusters, which are no objects.
+    pub(super) fn answer(&self, question: &Question) -> Option<Answer> {
+        Some(match question {
+            Question::Services { host } => answer_of_services(self.services(host)),
+            Question::Rule { host, namespace } => answer_of_rule(self.rules.find(host, namespace).as_ref()),
+            Question::Slices { namespace, service } => {
+                Answer::of(self.slices(namespace, service).into_iter().flatten().copied())
+            }
+            Question::Endpoints { namespace, service } => Answer::of(self.endpoints(namespace, service).into_iter()),
+            Question::Workloads { namespace, selector } => Answer::of(self.workloads(namespace, selector).into_iter()),
+            Question::Secret { name } => Answer::of(self.secret(name).map(|object| &**object).into_iter()),
+            Question::VirtualService { namespace, name } => {
+                Answer::of(self.virtual_service(namespace, name).map(|object| &**object).into_iter())
+            }
+            Question::Cluster { .. } => return None,
         })
     }
 
@@ -225,6 +291,14 @@ pub(super) fn gateway_key(name: &str, namespace: &str) -> String {
         (None, Some((name, rest))) => format!("{}/{name}", rest.split('.').next().unwrap_or_default()),
         (None, None) => format!("{namespace}/{name}"),
     }
+}
+
+fn answer_of_services(views: &[ServiceView<'_>]) -> Answer {
+    Answer::of_addresses(views.iter().flat_map(ServiceView::addresses))
+}
+
+fn answer_of_rule(rule: Option<&MergedRule<'_>>) -> Answer {
+    Answer::of(rule.into_iter().flat_map(MergedRule::objects))
 }
 
 fn identity<T>(object: &Object<T>) -> (&str, &str) {

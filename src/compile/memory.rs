@@ -1,4 +1,5 @@
-//! What is kept between generations? Compiled patterns, keys and TLS configurations that are still in use.
+//! What is kept between generations? Clusters, rules and virtual hosts whose objects did not change, and compiled
+//! patterns, keys and TLS configurations that are still in use.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -10,13 +11,27 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::certificates;
+use super::problems::Problem;
+use super::trail::Trail;
+use crate::resource::ResourceSet;
 use crate::resource::core::Secret;
 use crate::resource::meta::Object;
+use crate::resource::settings::Settings;
+use crate::snapshot::cluster::Cluster;
 use crate::snapshot::pattern::Pattern;
+use crate::snapshot::route::{RouteRule, VirtualHost};
 
 /// Caches that live as long as the process; what a generation does not use is dropped after it.
 #[derive(Default)]
 pub(crate) struct Memory {
+    /// What the last generation was made from: its objects stay where they are while trails are compared.
+    last: Option<(ResourceSet, Settings)>,
+    /// By name; `None` for a cluster that does not exist.
+    pub(super) clusters: Kept<Arc<str>, Made<Option<Arc<Cluster>>>>,
+    /// By VirtualService and server.
+    pub(super) rules: Kept<u128, Made<Rules>>,
+    /// By route table and name.
+    pub(super) hosts: Kept<(Box<str>, Box<str>), (Vec<Rules>, Arc<VirtualHost>)>,
     whole: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     search: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     keys: Kept<u128, Result<Arc<CertifiedKey>, String>>,
@@ -26,7 +41,27 @@ pub(crate) struct Memory {
     seeds: (RandomState, RandomState),
 }
 
+/// The rules of one VirtualService on one server.
+pub(super) type Rules = Arc<[Arc<RouteRule>]>;
+
+/// A result, what it depended on, and what there was to say about it.
+#[derive(Clone)]
+pub(super) struct Made<T> {
+    pub value: T,
+    pub trail: Arc<Trail>,
+    pub problems: Arc<[Problem]>,
+}
+
 impl Memory {
+    /// Forgets what was made under other settings. To be called before a generation is made.
+    pub(super) fn follow(&mut self, settings: &Settings) {
+        if self.last.as_ref().is_none_or(|(_, last)| last != settings) {
+            self.clusters = Kept::default();
+            self.rules = Kept::default();
+            self.hosts = Kept::default();
+        }
+    }
+
     /// A pattern that has to match the whole text.
     pub(super) fn whole_pattern(&mut self, source: &str) -> Result<Arc<Pattern>, String> {
         match self.whole.get(source) {
@@ -70,14 +105,23 @@ impl Memory {
         u128::from(self.seeds.0.hash_one(value)) << 64 | u128::from(self.seeds.1.hash_one(value))
     }
 
-    /// Drops what was not asked for since the last call.
-    pub(super) fn forget_unused(&mut self) {
-        self.whole.forget_unused();
-        self.search.forget_unused();
-        self.keys.forget_unused();
+    /// Drops what the generation that was made from `resources` did not need.
+    pub(super) fn finish(&mut self, resources: &ResourceSet, settings: &Settings) {
+        self.clusters.forget_unused();
+        self.rules.forget_unused();
+        self.hosts.forget_unused();
+        // Clusters and rules that were kept still hold theirs.
+        self.whole.forget_unless(is_held);
+        self.search.forget_unless(is_held);
+        self.keys.forget_unless(is_held);
+        self.client_configs.forget_unless(|config| Arc::strong_count(config) > 1);
         self.server_configs.forget_unused();
-        self.client_configs.forget_unused();
+        self.last = Some((resources.clone(), settings.clone()));
     }
+}
+
+fn is_held<T>(made: &Result<Arc<T>, String>) -> bool {
+    made.as_ref().is_ok_and(|value| Arc::strong_count(value) > 1)
 }
 
 /// Values with the word whether they were asked for.
@@ -105,7 +149,11 @@ impl<K: Hash + Eq, V: Clone> Kept<K, V> {
     }
 
     fn forget_unused(&mut self) {
-        self.0.retain(|_, (_, used)| std::mem::take(used));
+        self.forget_unless(|_| false);
+    }
+
+    fn forget_unless(&mut self, is_held: impl Fn(&V) -> bool) {
+        self.0.retain(|_, (value, used)| std::mem::take(used) || is_held(value));
     }
 }
 
@@ -116,12 +164,16 @@ mod tests {
     #[test]
     fn only_what_is_in_use_is_kept() {
         let mut memory = Memory::default();
-        let first = memory.whole_pattern("a+").unwrap();
-        assert!(Arc::ptr_eq(&first, &memory.whole_pattern("a+").unwrap()));
-        memory.forget_unused();
-        assert!(Arc::ptr_eq(&first, &memory.whole_pattern("a+").unwrap()));
-        memory.forget_unused();
-        memory.forget_unused();
-        assert!(!Arc::ptr_eq(&first, &memory.whole_pattern("a+").unwrap()));
+        let end = |memory: &mut Memory| memory.finish(&ResourceSet::default(), &Settings::default());
+        let first = Arc::downgrade(&memory.whole_pattern("a+").unwrap());
+        end(&mut memory);
+        let held = memory.whole_pattern("a+").unwrap();
+        assert!(std::ptr::eq(first.as_ptr(), Arc::as_ptr(&held)));
+        end(&mut memory);
+        end(&mut memory);
+        assert!(first.upgrade().is_some(), "a rule holds it");
+        drop(held);
+        end(&mut memory);
+        assert!(first.upgrade().is_none());
     }
 }

@@ -9,6 +9,8 @@ mod destination_rules;
 mod endpoints;
 mod gateways;
 mod header_operations;
+#[cfg(test)]
+mod incremental;
 mod index;
 mod listeners;
 mod matches;
@@ -19,6 +21,7 @@ mod routes;
 mod services;
 mod tls_client;
 mod tls_server;
+mod trail;
 mod virtual_service;
 mod work;
 
@@ -46,6 +49,7 @@ pub(crate) fn compile(
     now: i64,
     memory: &mut Memory,
 ) -> (Snapshot, Vec<Finding>) {
+    memory.follow(settings);
     let index = Index::new(resources, settings);
     let mut problems = Problems::default();
     let servers = gateways::merge(resources, settings, &mut problems);
@@ -53,7 +57,7 @@ pub(crate) fn compile(
     let listeners = listeners::build(&mut work, servers);
     let clusters = work.clusters.into_iter().filter_map(|(name, cluster)| Some((name, cluster?))).collect();
     let findings = work.problems.into_findings();
-    memory.forget_unused();
+    memory.finish(resources, settings);
     (Snapshot { generation, listeners, clusters, proxy: Arc::new(policy(settings)) }, findings)
 }
 

@@ -4,16 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::gateways::BoundServer;
+use super::memory::{Memory, Rules};
 use super::virtual_service::{self, ServerPlace};
 use super::work::Work;
 use crate::base::host;
+use crate::resource::meta::Object;
+use crate::resource::networking::VirtualService;
 use crate::snapshot::route::{RouteRule, RouteTable, VirtualHost};
 
 /// The table of servers that share one route name, in the order of merging.
 pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[BoundServer<'a>]) -> RouteTable {
     let mut hosts = Hosts::default();
     // A VirtualService on two servers of one Gateway is built once, with the first server's port.
-    let mut built: HashMap<(String, String), Vec<Arc<RouteRule>>> = HashMap::new();
+    let mut built: HashMap<(&str, &str, *const Object<VirtualService>), Rules> = HashMap::new();
     for server in servers {
         let gateway = server.gateway.key();
         let place = ServerPlace { gateway: &gateway, port: port_number(server), tls: server.kind.is_tls() };
@@ -28,13 +31,13 @@ pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[BoundServer<
             if common.is_empty() {
                 continue;
             }
-            let key = (gateway.clone(), object.key());
-            let rules = built.entry(key).or_insert_with(|| virtual_service::rules(work, object, place));
+            let key = (server.gateway.meta.name.as_str(), server.gateway.meta.namespace.as_str(), Arc::as_ptr(object));
+            let rules = built.entry(key).or_insert_with(|| rules_of(work, object, place));
             if rules.is_empty() {
                 continue;
             }
             for name in common {
-                hosts.add(name, rules, redirects(server));
+                hosts.add(name, Some(rules), redirects(server));
             }
         }
         if redirects(server) {
@@ -42,7 +45,7 @@ pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[BoundServer<
             for name in &server.hosts {
                 let name = name.strip_prefix("*/").unwrap_or(name);
                 if !name.contains('/') {
-                    hosts.add(name, &[], true);
+                    hosts.add(name, None, true);
                 }
             }
         }
@@ -52,10 +55,38 @@ pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[BoundServer<
         port: servers.first().map(port_number).unwrap_or_default(),
         ..RouteTable::default()
     };
-    for host in hosts.finish() {
-        table.insert(Arc::new(host));
+    for host in hosts.order {
+        table.insert(virtual_host(work.memory, name, host));
     }
     table
+}
+
+/// The rules of a VirtualService on a server, those of the last generation if nothing that they depend on has changed.
+fn rules_of<'a>(work: &mut Work<'a>, object: &'a Arc<Object<VirtualService>>, place: ServerPlace<'_>) -> Rules {
+    let key = work.memory.fingerprint(&(Arc::as_ptr(object).addr(), place));
+    match work.memory.rules.get(&key) {
+        Some(made) if work.still_holds(&made) => made.value,
+        _ => {
+            let made = work.make(|work| virtual_service::rules(work, object, place).into());
+            work.memory.rules.insert(key, made).value
+        }
+    }
+}
+
+/// A virtual host, that of the last generation if it has the same rules. Catch-alls go last, otherwise the order stays.
+fn virtual_host(memory: &mut Memory, table: &str, host: Host) -> Arc<VirtualHost> {
+    let key = (table.into(), host.name.as_str().into());
+    if let Some((parts, known)) = memory.hosts.get(&key)
+        && known.require_tls == host.require_tls
+        && parts.len() == host.parts.len()
+        && parts.iter().zip(&host.parts).all(|(a, b)| Arc::ptr_eq(a, b))
+    {
+        return known;
+    }
+    let mut rules: Vec<Arc<RouteRule>> = host.parts.iter().flat_map(|part| part.iter().cloned()).collect();
+    rules.sort_by_key(|rule| rule.matches.is_catch_all());
+    let made = Arc::new(VirtualHost::new(&host.name, host.require_tls, rules));
+    memory.hosts.insert(key, (host.parts, made)).1
 }
 
 fn port_number(server: &BoundServer<'_>) -> u16 {
@@ -79,28 +110,27 @@ fn for_namespace<'a>(server: &'a BoundServer<'_>, namespace: &str) -> Vec<&'a st
 /// Virtual hosts in the making, by lower-case name, in the order of first sight.
 #[derive(Default)]
 struct Hosts {
-    order: Vec<(String, bool, Vec<Arc<RouteRule>>)>,
+    order: Vec<Host>,
     places: HashMap<String, usize>,
 }
 
+struct Host {
+    name: String,
+    require_tls: bool,
+    /// One for each VirtualService, in the order of joining.
+    parts: Vec<Rules>,
+}
+
 impl Hosts {
-    fn add(&mut self, name: &str, rules: &[Arc<RouteRule>], require_tls: bool) {
+    fn add(&mut self, name: &str, rules: Option<&Rules>, require_tls: bool) {
         let name = name.to_ascii_lowercase();
         let place = *self.places.entry(name.clone()).or_insert(self.order.len());
         if place == self.order.len() {
-            self.order.push((name, false, Vec::new()));
+            self.order.push(Host { name, require_tls: false, parts: Vec::new() });
         }
-        if let Some((_, tls, all)) = self.order.get_mut(place) {
-            *tls |= require_tls;
-            all.extend(rules.iter().cloned());
+        if let Some(host) = self.order.get_mut(place) {
+            host.require_tls |= require_tls;
+            host.parts.extend(rules.cloned());
         }
-    }
-
-    /// Catch-alls go last, otherwise the order stays.
-    fn finish(self) -> impl Iterator<Item = VirtualHost> {
-        self.order.into_iter().map(|(name, require_tls, mut rules)| {
-            rules.sort_by_key(|rule| rule.matches.is_catch_all());
-            VirtualHost::new(&name, require_tls, rules)
-        })
     }
 }

@@ -60,6 +60,15 @@ impl<'a> ServiceView<'a> {
         }
     }
 
+    /// The addresses of the objects that it is made of.
+    pub(super) fn addresses(&self) -> Vec<usize> {
+        match &self.source {
+            ServiceSource::Kubernetes(service) => vec![std::ptr::from_ref(*service).addr()],
+            ServiceSource::Entries(entries) => entries.iter().map(|entry| std::ptr::from_ref(*entry).addr()).collect(),
+            ServiceSource::Named(_) => vec![0],
+        }
+    }
+
     /// The port with a number.
     pub(super) fn port(&self, number: u16) -> Option<PortView<'a>> {
         match &self.source {

@@ -1,0 +1,183 @@
+//! Is a generation that remembers the last one the same as one made afresh, whatever changed in between?
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Memory, compile};
+use crate::resource::ResourceSet;
+use crate::resource::meta::{Labels, Meta, Object, Origin};
+use crate::resource::settings::Settings;
+use crate::snapshot::Snapshot;
+use crate::snapshot::dump::dump;
+
+/// One change: an object of a kind and number gets a version, or goes (`None`).
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    kind: usize,
+    number: usize,
+    version: Option<usize>,
+}
+
+const KINDS: usize = 8;
+
+fn change() -> impl Strategy<Value = Change> {
+    (0..KINDS, 0..3_usize, prop::option::weighted(0.8, 0..4_usize)).prop_map(|(kind, number, version)| Change {
+        kind,
+        number,
+        version,
+    })
+}
+
+fn put<T: DeserializeOwned>(list: &mut Vec<Arc<Object<T>>>, change: Change, labels: Labels, spec: Value) {
+    let namespace = ["default", "shop"].get(change.number % 2).copied().unwrap_or_default();
+    let name = format!("o{}", change.number);
+    list.retain(|object| object.meta.name != name);
+    if change.version.is_some() {
+        let meta = Meta { name, namespace: namespace.into(), labels, ..Meta::default() };
+        let spec = serde_json::from_value(spec).unwrap();
+        list.push(Arc::new(Object { meta, spec, origin: Origin::default() }));
+    }
+}
+
+fn apply(set: &mut ResourceSet, change: Change) {
+    let Change { kind, number, version } = change;
+    let version = version.unwrap_or_default();
+    let label = Labels::from([("kubernetes.io/service-name".to_owned(), format!("o{}", version % 3))]);
+    let none = Labels::new;
+    let port = json!([{ "name": "http", "number": 80, "port": 80, "protocol": "HTTP" }]);
+    match kind {
+        0 => {
+            let tls = (version == 3).then(|| json!({ "httpsRedirect": true }));
+            let server = |port: usize| json!({ "port": { "number": port, "name": "http", "protocol": "HTTP" }, "hosts": ["*.test", format!("shop/s{version}")], "tls": tls });
+            put(&mut set.gateways, change, none(), json!({ "servers": [server(80), server(80 + version)] }));
+        }
+        1 => {
+            let to = |n: usize| json!({ "destination": { "host": format!("o{n}.default.svc.cluster.local"), "subset": if version == 1 { "v1" } else { "" } } });
+            let rules = json!([
+                { "match": [{ "uri": { "prefix": format!("/{number}/{version}") } }, { "port": 81, "uri": { "regex": format!("/{version}+") } }], "route": [to(version)] },
+                { "match": [{ "uri": { "prefix": "/d" } }], "delegate": { "name": "o2", "namespace": "default" } },
+                { "route": [to(0), to(1)] },
+            ]);
+            let gateways: Vec<String> = (0..=version).map(|n| format!("{}/o{n}", ["default", "shop"][n % 2])).collect();
+            let hosts = if number == 2 { json!([]) } else { json!([format!("a{version}.test"), "b.test"]) };
+            let http = if number == 2 {
+                json!([{ "match": [{ "uri": { "prefix": format!("/d/{version}") } }], "route": [to(version)] }])
+            } else {
+                rules
+            };
+            put(
+                &mut set.virtual_services,
+                change,
+                none(),
+                json!({ "hosts": hosts, "gateways": gateways, "http": http }),
+            );
+        }
+        2 => put(
+            &mut set.services,
+            change,
+            none(),
+            match version {
+                3 => json!({ "type": "ExternalName", "externalName": "o1.default.svc.cluster.local" }),
+                _ => {
+                    json!({ "ports": [{ "name": if version == 1 { "grpc" } else { "http" }, "port": 80 + version }], "selector": { "app": "a" } })
+                }
+            },
+        ),
+        3 => put(
+            &mut set.service_entries,
+            change,
+            none(),
+            json!({
+                "hosts": [format!("o{version}.default.svc.cluster.local")], "ports": port, "resolution": "STATIC",
+                "endpoints": [{ "address": format!("10.0.0.{number}"), "labels": { "version": "v1" } }],
+            }),
+        ),
+        4 => put(
+            &mut set.destination_rules,
+            change,
+            none(),
+            json!({
+                "host": if version == 3 { "*.svc.cluster.local".to_owned() } else { format!("o{version}.default.svc.cluster.local") },
+                "trafficPolicy": { "connectionPool": { "http": { "maxRequestsPerConnection": number + 1 } }, "tls": { "mode": "SIMPLE", "credentialName": format!("o{version}") } },
+                "subsets": [{ "name": "v1", "labels": { "version": format!("v{number}") } }],
+            }),
+        ),
+        5 => put(
+            &mut set.endpoint_slices,
+            change,
+            label,
+            json!({
+                "endpoints": [{ "addresses": [format!("10.1.0.{version}")] }], "ports": [{ "name": "http", "port": 8080 }],
+            }),
+        ),
+        6 => put(
+            &mut set.workload_entries,
+            change,
+            Labels::from([("app".into(), "a".into())]),
+            json!({ "address": format!("10.2.0.{version}") }),
+        ),
+        _ => put(
+            &mut set.endpoints,
+            change,
+            none(),
+            json!({
+                "subsets": [{ "addresses": [{ "ip": format!("10.3.0.{version}") }], "ports": [{ "name": "http", "port": 80 }] }],
+            }),
+        ),
+    }
+}
+
+/// Everything that can be said of a generation.
+fn shown(made: &(Snapshot, Vec<crate::resource::finding::Finding>)) -> (Value, BTreeSet<String>) {
+    (dump(&made.0), made.1.iter().map(ToString::to_string).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_remembered_is_what_would_be_made(steps in prop::collection::vec(prop::collection::vec(change(), 1..6), 1..12)) {
+        let (mut set, settings, mut memory) = (ResourceSet::default(), Settings::default(), Memory::default());
+        for changes in steps {
+            changes.into_iter().for_each(|change| apply(&mut set, change));
+            let remembered = compile(&set, &settings, 1, 0, &mut memory);
+            let afresh = compile(&set, &settings, 1, 0, &mut Memory::default());
+            prop_assert_eq!(shown(&remembered), shown(&afresh));
+        }
+    }
+}
+
+#[test]
+fn only_what_a_change_touches_is_made_anew() {
+    let (mut set, settings, mut memory) = (ResourceSet::default(), Settings::default(), Memory::default());
+    for kind in 0..=2 {
+        for number in 0..2 {
+            apply(&mut set, Change { kind, number, version: Some(number) });
+        }
+    }
+    let rules = |snapshot: &Snapshot| {
+        let chain = snapshot.listeners[0].plaintext.clone().unwrap();
+        ["a0.test", "a1.test", "b.test"].map(|name| chain.routes.find(name).unwrap().clone())
+    };
+    let same = |a: &Snapshot, b: &Snapshot| {
+        let (a, b) = (rules(a), rules(b));
+        [0, 1, 2].map(|place: usize| Arc::ptr_eq(&a[place], &b[place]))
+    };
+    let mut make = |set: &ResourceSet| compile(set, &settings, 1, 0, &mut memory).0;
+    let first = make(&set);
+    let second = make(&set);
+    assert_eq!(same(&first, &second), [true; 3]);
+    // Of a VirtualService's two hosts one belongs to the other as well.
+    apply(&mut set, Change { kind: 1, number: 1, version: Some(1) });
+    let third = make(&set);
+    assert_eq!(same(&second, &third), [true, false, false]);
+    let name = "outbound|80||o0.default.svc.cluster.local";
+    assert!(Arc::ptr_eq(&second.clusters[name], &third.clusters[name]));
+    // A cluster that the rules of one VirtualService name.
+    apply(&mut set, Change { kind: 5, number: 0, version: Some(0) });
+    assert_eq!(same(&third, &make(&set)), [false, true, false]);
+}
