@@ -12,6 +12,7 @@ use super::delegate::{self, ResolvedRoute};
 use super::header_operations::{Lists, Spoiled};
 use super::matches;
 use super::work::Work;
+use super::{mirrors, retries};
 use crate::resource::codes;
 use crate::resource::meta::Object;
 use crate::resource::networking::{
@@ -20,12 +21,9 @@ use crate::resource::networking::{
 };
 use crate::snapshot::matcher::{PathMatch, RequestMatch};
 use crate::snapshot::route::{
-    Action, AuthorityRewrite, ClusterReference, Destination, DirectResponse, Forward, PathRewrite, Redirect,
+    Action, AuthorityRewrite, ClusterReference, Destination, DirectResponse, Forward, Mirror, PathRewrite, Redirect,
     RewriteSource, RouteRule,
 };
-
-/// Tries beyond the first (Istio's default retry policy).
-const DEFAULT_RETRIES: u32 = 2;
 
 /// The server that rules are made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,6 +133,8 @@ fn action(
     if let Some(response) = &route.direct_response {
         return Ok((lists, Action::Respond(make_response(response)?)));
     }
+    let place = Place { namespace: &resolved.object.meta.namespace, server_port: server.port };
+    let mirrors = mirrors::mirrors(work, route, place);
     match route.route.as_slice() {
         [] => Err("the rule has no route, redirect or directResponse".to_owned()),
         [only] => {
@@ -145,7 +145,7 @@ fn action(
             let cluster = cluster(work, resolved, only, server)?;
             let operation = operation_of_one(&cluster, entry);
             let destinations = vec![plain_destination(cluster, 1)];
-            let forward = forward(work, route, &joined, matches, destinations, operation)?;
+            let forward = forward(work, route, &joined, matches, (destinations, mirrors), operation)?;
             Ok((joined, Action::Forward(forward)))
         }
         several => {
@@ -154,7 +154,7 @@ fn action(
                 Err(spoiled) => return refusal(work, resolved, spoiled),
             };
             let operation = format!("{}:{}{}", root.meta.name, server.port, operation_path(entry));
-            let forward = forward(work, route, &lists, matches, destinations, operation)?;
+            let forward = forward(work, route, &lists, matches, (destinations, mirrors), operation)?;
             Ok((lists, Action::Forward(forward)))
         }
     }
@@ -218,7 +218,7 @@ fn forward(
     route: &HttpRoute,
     lists: &Lists,
     matches: &RequestMatch,
-    destinations: Vec<Destination>,
+    (destinations, mirrors): (Vec<Destination>, Vec<Mirror>),
     operation: String,
 ) -> Result<Forward, String> {
     let rewrite = route.rewrite.as_ref();
@@ -232,10 +232,8 @@ fn forward(
         total_weight: destinations.iter().fold(0, |sum: u32, one| sum.saturating_add(one.weight)),
         destinations,
         timeout: route.timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero()),
-        retries: match &route.retries {
-            Some(retries) if retries.attempts == 0 => 0,
-            _ => DEFAULT_RETRIES,
-        },
+        retry: retries::policy(route.retries.as_ref(), work.index.settings.mesh.http_retry.as_ref()),
+        mirrors,
         path_rewrite: rewrite.map(|rewrite| path_rewrite(work, rewrite, &matches.path)).transpose()?.flatten(),
         authority_rewrite,
         decorator: HeaderValue::from_str(&operation).unwrap_or_else(|_| HeaderValue::from_static("*")),

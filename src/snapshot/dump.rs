@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::cluster::{Cluster, EndpointSource};
 use super::listener::{FilterChain, Listener};
-use super::route::{Action, ClusterReference, Forward, PathRewrite, RouteRule, VirtualHost};
+use super::retry::{RetryCondition, RetryPolicy};
+use super::route::{Action, ClusterReference, Forward, Mirror, PathRewrite, RouteRule, VirtualHost};
 use super::tls::{TlsClient, TlsServer};
 use super::{PathNormalization, Snapshot};
 
@@ -170,10 +171,28 @@ fn show_forward(forward: &Forward) -> Value {
         "forward": {
             "destinations": destinations.collect::<Vec<_>>(),
             "timeout": forward.timeout.map(show_duration),
+            "retries": forward.retry.as_ref().map(|policy| show_retry(policy)),
+            "mirrors": forward.mirrors.iter().map(show_mirror).collect::<Vec<_>>(),
             "pathRewrite": forward.path_rewrite.as_ref().map(show_rewrite),
             "authorityRewrite": forward.authority_rewrite.as_ref().map(|rewrite| rewrite.text()),
         },
     })
+}
+
+fn show_retry(policy: &RetryPolicy) -> Value {
+    json!({
+        "attempts": policy.attempts,
+        "perTryTimeout": policy.per_try_timeout.map(show_duration),
+        "retryOn": policy.conditions.iter().map(RetryCondition::word).collect::<Vec<_>>(),
+        "statusCodes": policy.status_codes.iter().map(http::StatusCode::as_u16).collect::<Vec<_>>(),
+        "backoff": show_duration(policy.backoff),
+        "hostPicks": policy.host_picks,
+        "remoteLocalities": policy.remote_localities,
+    })
+}
+
+fn show_mirror(mirror: &Mirror) -> Value {
+    json!({ "cluster": &*mirror.cluster.name, "perMillion": mirror.share })
 }
 
 fn show_cluster(cluster: &Cluster) -> Value {

@@ -11,6 +11,7 @@ pub(crate) mod path;
 pub(crate) mod path_index;
 pub(crate) mod pattern;
 pub(crate) mod redirect;
+pub(crate) mod retry;
 pub(crate) mod route;
 pub(crate) mod store;
 pub(crate) mod template;

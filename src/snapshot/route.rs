@@ -14,6 +14,7 @@ use super::matcher::RequestMatch;
 use super::path_index::PathIndex;
 use super::pattern::Pattern;
 use super::redirect::host_of;
+use super::retry::RetryPolicy;
 
 /// The facts of a request that routing looks at: sanitised headers, normalised path.
 #[derive(Clone, Copy, Debug)]
@@ -87,8 +88,10 @@ pub(crate) struct Forward {
     pub total_weight: u32,
     /// `None`: disabled. Counts from the end of the request to the end of the response.
     pub timeout: Option<Duration>,
-    /// Tries beyond the first.
-    pub retries: u32,
+    /// `None` never tries again.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// Who gets a copy of the request.
+    pub mirrors: Vec<Mirror>,
     pub path_rewrite: Option<PathRewrite>,
     pub authority_rewrite: Option<AuthorityRewrite>,
     /// `x-envoy-decorator-operation`, sent upstream.
@@ -105,6 +108,14 @@ pub(crate) struct Destination {
     pub response_headers: HeaderOperations,
     /// `Host` in the header operations of one of several destinations; the rule's own rewrite wins.
     pub authority_rewrite: Option<AuthorityRewrite>,
+}
+
+/// Istio HTTPRoute.mirror, HTTPMirrorPolicy.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    pub cluster: Arc<Cluster>,
+    /// How many of a million requests are copied, at least 1.
+    pub share: u32,
 }
 
 /// A cluster, or the name of one that does not exist (503 NC).
@@ -231,6 +242,16 @@ impl Forward {
     }
 }
 
+impl Mirror {
+    /// The share of a mirror that gets every request.
+    pub(crate) const ALWAYS: u32 = 1_000_000;
+
+    /// Whether a request is copied, by a random number.
+    pub(crate) fn is_meant(&self, random: u32) -> bool {
+        self.share >= Self::ALWAYS || random % Self::ALWAYS < self.share
+    }
+}
+
 impl ClusterReference {
     /// Istio's name of the cluster, known or not.
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -314,7 +335,8 @@ mod tests {
             destinations: vec![destination(1), destination(3)],
             total_weight: 4,
             timeout: None,
-            retries: 0,
+            retry: None,
+            mirrors: Vec::new(),
             path_rewrite: None,
             authority_rewrite: None,
             decorator: HeaderValue::from_static("x"),

@@ -77,7 +77,7 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
                 return Ok(());
             }
             Err((failure, at)) => {
-                let spent = journal.attempts > way.forward.retries;
+                let spent = journal.attempts > way.forward.retry.as_ref().map_or(0, |policy| policy.attempts);
                 if spent || !may_repeat(&failure, way.request, client, journal.received) {
                     return Err(failure);
                 }

@@ -1,0 +1,54 @@
+//! Who gets a copy of a route's requests? (Istio VirtualService.http.mirror, mirrors.)
+
+use super::clusters::{self, Place};
+use super::work::Work;
+use crate::resource::networking::{Destination, HttpRoute, Percent};
+use crate::snapshot::route::{ClusterReference, Mirror};
+
+/// The mirrors that can get a request at all: a cluster that does not exist, or a share of 0, gets none.
+pub(super) fn mirrors(work: &mut Work<'_>, route: &HttpRoute, place: Place<'_>) -> Vec<Mirror> {
+    let mut mirrors = Vec::new();
+    if let Some(destination) = &route.mirror {
+        let share = match (route.mirror_percentage, route.mirror_percent) {
+            (Some(percentage), _) => millionths(Some(percentage)),
+            (None, Some(percent)) => percent.saturating_mul(10_000),
+            (None, None) => millionths(None),
+        };
+        mirrors.extend(mirror(work, destination, share, place));
+    }
+    for policy in &route.mirrors {
+        if let Some(destination) = &policy.destination {
+            mirrors.extend(mirror(work, destination, millionths(policy.percentage), place));
+        }
+    }
+    mirrors
+}
+
+fn mirror(work: &mut Work<'_>, destination: &Destination, share: u32, place: Place<'_>) -> Option<Mirror> {
+    if share == 0 {
+        return None;
+    }
+    match clusters::reference(work, destination, place) {
+        ClusterReference::Known(cluster) => Some(Mirror { cluster, share: share.min(Mirror::ALWAYS) }),
+        ClusterReference::Missing(_) => None,
+    }
+}
+
+/// Cut to millionths, as Istio does it; all without a percentage.
+fn millionths(percentage: Option<Percent>) -> u32 {
+    percentage.map_or(Mirror::ALWAYS, |percent| (percent.value * 10_000.0) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_cut_to_millionths() {
+        for (percentage, expected) in
+            [(None, 1_000_000), (Some(100.0), 1_000_000), (Some(0.00019), 1), (Some(0.0), 0), (Some(-1.0), 0)]
+        {
+            assert_eq!(millionths(percentage.map(|value| Percent { value })), expected, "{percentage:?}");
+        }
+    }
+}
