@@ -236,6 +236,7 @@ fn outcome(rule: &RouteRule, facts: &RequestFacts<'_>, asked: &Asked, local: Soc
             let reason = format!("the rule answers with a body of {} bytes", response.body.len());
             answered(response.status.as_u16(), &reason, None)
         }
+        Action::Invalid(reason) => answered(500, &format!("the rule is invalid: {reason}"), None),
         Action::Forward(forward) => Outcome::Forwarded(Box::new(forwarding(rule, forward, facts, asked, local))),
     }
 }
@@ -301,7 +302,7 @@ fn header_changes(rule: &RouteRule, facts: &RequestFacts<'_>, asked: &Asked, loc
         authority: facts.authority,
         path: &asked.target,
         response_code: 0,
-        response_flags: "-",
+        response_flags: "-".into(),
         protocol: "HTTP/1.1",
         start: SystemTime::UNIX_EPOCH,
         remote: peer,

@@ -76,10 +76,8 @@ pub(super) fn of_virtual_service(object: &Object<VirtualService>) -> Vec<Finding
 
 fn note_route(route: &HttpRoute, index: usize, unused: &mut Unused) {
     let place = |field: &str| format!("spec.http[{index}].{field}");
-    unused.note(route.fault.is_some(), "fault", || place("fault"));
     unused.note(route.mirror.is_some(), "mirror", || place("mirror"));
     unused.note(!route.mirrors.is_empty(), "mirrors", || place("mirrors"));
-    unused.note(route.cors_policy.is_some(), "corsPolicy", || place("corsPolicy"));
     // Nothing is retried, which is what `attempts: 0` asks for.
     let retries = route.retries.as_ref().is_some_and(|retries| retries.attempts != 0);
     unused.note(retries, "retries", || place("retries"));
@@ -198,11 +196,11 @@ mod tests {
 
     #[test]
     fn defaults_are_no_findings_and_repetition_is_counted() {
-        let text = r#"{"http": [{"fault": {}, "retries": {"attempts": 0}}, {"fault": {}, "corsPolicy": {}}]}"#;
+        let text = r#"{"http": [{"mirror": {}, "retries": {"attempts": 0}}, {"mirror": {}, "mirrors": [{}]}]}"#;
         let spec = decode::<VirtualService>(&serde_json::from_str(text).unwrap(), "spec").unwrap().value;
         let object = Object { meta: Meta::default(), spec, origin: Origin::default() };
         let told: Vec<_> = of_virtual_service(&object).into_iter().map(|finding| finding.message).collect();
-        assert_eq!(told, ["fault is not in force yet (here and at one more place)", "corsPolicy is not in force yet"]);
+        assert_eq!(told, ["mirror is not in force yet (here and at one more place)", "mirrors is not in force yet"]);
         let text = r#"{"trafficPolicy": {"tls": {"mode": "DISABLE"}, "connectionPool": {"http": {"maxRetries": 0}}}}"#;
         let spec = decode::<DestinationRule>(&serde_json::from_str(text).unwrap(), "spec").unwrap().value;
         let object = Object { meta: Meta::default(), spec, origin: Origin::default() };

@@ -72,7 +72,7 @@ fn path(memory: &mut Memory, uri: &StringMatch, ignore_case: bool) -> Result<Pat
     })
 }
 
-fn value(memory: &mut Memory, written: Option<&StringMatch>) -> Result<ValueMatch, String> {
+pub(super) fn value(memory: &mut Memory, written: Option<&StringMatch>) -> Result<ValueMatch, String> {
     let Some(written) = written else { return Ok(ValueMatch::Present) };
     Ok(match (&written.exact, &written.prefix, &written.regex) {
         (Some(exact), _, _) => ValueMatch::Exact(exact.as_str().into()),

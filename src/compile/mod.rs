@@ -4,9 +4,11 @@ mod certificates;
 mod clusters;
 #[cfg(test)]
 pub(crate) mod conformance;
+mod cors;
 mod delegate;
 mod destination_rules;
 mod endpoints;
+mod faults;
 mod gateways;
 mod header_operations;
 #[cfg(test)]

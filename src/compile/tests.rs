@@ -15,6 +15,7 @@ use crate::resource::meta::{Meta, Object, Origin};
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::EndpointSource;
+use crate::snapshot::route::{Action, RouteRule};
 use crate::snapshot::tls::TlsServer;
 
 fn object<T: DeserializeOwned>(name: &str, spec: Value) -> Arc<Object<T>> {
@@ -101,8 +102,14 @@ fn a_spoiled_rule_leaves_the_others() {
     resources.virtual_services.push(object("vs", json!({ "hosts": ["*"], "gateways": ["gw"], "http": rules })));
     let (snapshot, findings) = compiled(&resources, &mut Memory::default());
     let chain = snapshot.listeners[0].plaintext.clone().unwrap();
-    let origins: Vec<_> = chain.routes.find("x").unwrap().rules.iter().map(|rule| rule.origin.to_string()).collect();
-    assert_eq!(origins, ["VirtualService istio-system/vs http[3]"]);
+    let made = |rule: &Arc<RouteRule>| (rule.origin.to_string(), matches!(rule.action, Action::Invalid(_)));
+    let rules: Vec<_> = chain.routes.find("x").unwrap().rules.iter().map(made).collect();
+    let origin = |place: &str| format!("VirtualService istio-system/vs {place}");
+    assert_eq!(
+        rules,
+        [(origin("http[1].match[0]"), true), (origin("http[2].match[0]"), true), (origin("http[3]"), false)],
+        "a rule whose conditions can be read keeps its requests"
+    );
     assert_eq!(findings.iter().filter(|finding| finding.code == "LIM0030").count(), 3, "{findings:?}");
 }
 

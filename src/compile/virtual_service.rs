@@ -8,7 +8,9 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use super::clusters::{self, Place};
+use super::cors;
 use super::delegate::{self, ResolvedRoute};
+use super::faults;
 use super::header_operations::{Lists, Spoiled};
 use super::matches;
 use super::work::Work;
@@ -19,6 +21,8 @@ use crate::resource::networking::{
     HttpDirectResponse, HttpMatchRequest, HttpRedirect, HttpRewrite, HttpRoute, HttpRouteDestination, RedirectPort,
     StringMatch, VirtualService,
 };
+use crate::snapshot::cors::CorsPolicy;
+use crate::snapshot::fault::FaultPolicy;
 use crate::snapshot::matcher::{PathMatch, RequestMatch};
 use crate::snapshot::route::{
     Action, AuthorityRewrite, ClusterReference, Destination, DirectResponse, Forward, Mirror, PathRewrite, Redirect,
@@ -35,7 +39,8 @@ pub(super) struct ServerPlace<'a> {
     pub tls: bool,
 }
 
-/// The rules in order, up to the first catch-all. A rule that cannot be made is reported and left out.
+/// The rules in order, up to the first catch-all. A rule whose conditions cannot be read is left out; one that cannot
+/// do what it asks for keeps its conditions and answers 500. Both are reported.
 pub(super) fn rules<'a>(
     work: &mut Work<'a>,
     object: &'a Object<VirtualService>,
@@ -52,18 +57,20 @@ pub(super) fn rules<'a>(
                 continue;
             }
             let number = (!route.matches.is_empty()).then_some(number);
-            match rule(work, object, &resolved, entry, number, server) {
-                Ok(rule) => {
-                    let last = rule.matches.is_catch_all();
-                    rules.push(Arc::new(rule));
-                    if last {
-                        return rules;
-                    }
-                }
+            let matches = match matches::conditions(work.memory, entry) {
+                Ok(matches) => matches,
                 Err(reason) => {
-                    let path = format!("spec.http[{}]", resolved.number);
-                    work.problems.report(resolved.object, &codes::RULE_SPOILED, &path, reason);
+                    let path = format!("spec.http[{}].match[{}]", resolved.number, number.unwrap_or_default());
+                    let message = format!("{reason}; the match is left out");
+                    work.problems.report(resolved.object, &codes::RULE_SPOILED, &path, message);
+                    continue;
                 }
+            };
+            let rule = rule(work, object, &resolved, (entry, matches), number, server);
+            let last = rule.matches.is_catch_all();
+            rules.push(Arc::new(rule));
+            if last {
+                return rules;
             }
         }
     }
@@ -74,23 +81,24 @@ fn rule(
     work: &mut Work<'_>,
     root: &Object<VirtualService>,
     resolved: &ResolvedRoute<'_>,
-    entry: &HttpMatchRequest,
+    (entry, matches): (&HttpMatchRequest, RequestMatch),
     number: Option<usize>,
     server: ServerPlace<'_>,
-) -> Result<RouteRule, String> {
+) -> RouteRule {
     let route = &*resolved.route;
-    let matches = matches::conditions(work.memory, entry)?;
     let place = format!("spec.http[{}]", resolved.number);
     let origin = format!("VirtualService {} http[{}]", resolved.object.key(), resolved.number);
-    let (lists, action) = match Lists::new(route.headers.as_ref()) {
-        Ok(lists) => action(work, root, resolved, lists, (entry, &matches), server)?,
-        Err(spoiled) => refusal(work, resolved, spoiled)?,
-    };
+    let made = deed(work, root, resolved, (entry, &matches), server);
+    let Deed { lists, action, cors, fault } = made.unwrap_or_else(|reason| {
+        let message = format!("{reason}; its requests get 500");
+        work.problems.report(resolved.object, &codes::RULE_SPOILED, &place, message);
+        Deed { lists: Lists::default(), action: Action::Invalid(reason.into()), cors: None, fault: None }
+    });
     for operator in &lists.absent {
         let message = format!("`%{operator}%` has no value here yet");
         work.problems.report(resolved.object, &codes::OPERATOR_WITHOUT_VALUE, &place, message);
     }
-    Ok(RouteRule {
+    RouteRule {
         name: match entry.name.as_str() {
             "" => route.name.as_str().into(),
             name => format!("{}.{name}", route.name).into(),
@@ -98,9 +106,43 @@ fn rule(
         origin: number.map_or(origin.clone(), |number| format!("{origin}.match[{number}]")).into(),
         matches,
         action,
+        cors,
+        fault,
         request_headers: lists.request,
         response_headers: lists.response,
-    })
+    }
+}
+
+/// Everything of a rule but its conditions.
+struct Deed {
+    lists: Lists,
+    action: Action,
+    cors: Option<Box<CorsPolicy>>,
+    fault: Option<Box<FaultPolicy>>,
+}
+
+fn deed(
+    work: &mut Work<'_>,
+    root: &Object<VirtualService>,
+    resolved: &ResolvedRoute<'_>,
+    (entry, matches): (&HttpMatchRequest, &RequestMatch),
+    server: ServerPlace<'_>,
+) -> Result<Deed, String> {
+    let route = &*resolved.route;
+    let (lists, action) = match Lists::new(route.headers.as_ref()) {
+        Ok(lists) => action(work, root, resolved, lists, (entry, matches), server)?,
+        Err(spoiled) => refusal(work, resolved, spoiled)?,
+    };
+    let (mut cors, mut fault) = (None, None);
+    if matches!(action, Action::Forward(_)) {
+        if let Some(written) = &route.cors_policy {
+            cors = cors::policy(work.memory, written)?;
+        }
+        if let Some(written) = &route.fault {
+            fault = faults::policy(written)?;
+        }
+    }
+    Ok(Deed { lists, action, cors, fault })
 }
 
 /// Envoy answers requests itself when a header name of the operations is none.

@@ -57,7 +57,7 @@ codes! {
     MESH_NOT_IN_FORCE = "LIM0023" Info "a mesh setting that does nothing here";
     DUPLICATE_HOST = "LIM0024" Warning "two servers of one port have the same host; the first is in force";
 
-    RULE_SPOILED = "LIM0030" Error "a rule cannot be made and is left out";
+    RULE_SPOILED = "LIM0030" Error "a rule cannot do what it asks for and answers 500, or its match cannot be read and is left out";
     SERVER_SKIPPED = "LIM0031" Error "a server cannot share its port with an earlier one and is left out";
     SERVER_NOT_IN_FORCE = "LIM0032" Error "connections to a server are closed, because its kind is not in force yet";
     CERTIFICATE_DATE = "LIM0033" Warning "a certificate has expired or is not valid yet; it is served nevertheless";

@@ -1,8 +1,11 @@
 //! What is in force, as JSON for operators? Never a key.
 
+use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, EndpointSource};
+use super::cors::{CorsPolicy, Offer};
+use super::fault::{Abort, FaultPolicy};
 use super::listener::{FilterChain, Listener};
 use super::retry::{RetryCondition, RetryPolicy};
 use super::route::{Action, ClusterReference, Forward, Mirror, PathRewrite, RouteRule, VirtualHost};
@@ -141,7 +144,36 @@ fn show_rule(rule: &RouteRule) -> Value {
         "path": rule.matches.path.to_string(),
         "conditions": rule.matches.conditions.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "action": show_action(&rule.action),
+        "cors": rule.cors.as_deref().map(show_cors),
+        "fault": rule.fault.as_deref().map(show_fault),
     })
+}
+
+fn show_cors(policy: &CorsPolicy) -> Value {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let offer = |offer: &Offer| match offer {
+        Offer::Nothing => Value::Null,
+        Offer::Asked => json!("*"),
+        Offer::Listed(list) => json!(text(list)),
+    };
+    json!({
+        "origins": policy.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "methods": offer(&policy.methods),
+        "headers": offer(&policy.headers),
+        "expose": policy.expose.as_ref().map(text),
+        "maxAge": policy.max_age.as_ref().map(text),
+        "credentials": policy.credentials,
+        "answersUnmatched": policy.answers_unmatched,
+    })
+}
+
+fn show_fault(policy: &FaultPolicy) -> Value {
+    let delay = policy.delay.map(|(share, delay)| json!({ "percent": share.percent(), "delay": show_duration(delay) }));
+    let abort = policy.abort.map(|(share, abort)| match abort {
+        Abort::Http(status) => json!({ "percent": share.percent(), "status": status.as_u16() }),
+        Abort::Grpc(status) => json!({ "percent": share.percent(), "grpcStatus": status }),
+    });
+    json!({ "delay": delay, "abort": abort })
 }
 
 fn show_action(action: &Action) -> Value {
@@ -156,6 +188,7 @@ fn show_action(action: &Action) -> Value {
                 "path": redirect.path.as_ref().map(show_rewrite),
             },
         }),
+        Action::Invalid(reason) => json!({ "invalid": reason }),
         Action::Respond(response) => {
             json!({ "respond": { "status": response.status.as_u16(), "bytes": response.body.len() } })
         }

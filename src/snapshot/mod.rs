@@ -3,7 +3,9 @@
 //! It speaks Envoy's words. A request pins one `Arc<Snapshot>` and reads nothing else that configuration decides.
 
 pub(crate) mod cluster;
+pub(crate) mod cors;
 pub(crate) mod dump;
+pub(crate) mod fault;
 pub(crate) mod headers;
 pub(crate) mod listener;
 pub(crate) mod matcher;

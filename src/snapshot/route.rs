@@ -9,6 +9,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::cluster::Cluster;
+use super::cors::CorsPolicy;
+use super::fault::FaultPolicy;
 use super::headers::HeaderOperations;
 use super::matcher::RequestMatch;
 use super::path_index::PathIndex;
@@ -66,6 +68,9 @@ pub(crate) struct RouteRule {
     pub origin: Box<str>,
     pub matches: RequestMatch,
     pub action: Action,
+    /// For forwarded requests alone: neither redirects nor direct responses know CORS or faults.
+    pub cors: Option<Box<CorsPolicy>>,
+    pub fault: Option<Box<FaultPolicy>>,
     /// Beside the destination's own lists; compile has already joined the two where Istio makes them one.
     pub request_headers: HeaderOperations,
     pub response_headers: HeaderOperations,
@@ -77,6 +82,8 @@ pub(crate) enum Action {
     Forward(Forward),
     Redirect(Redirect),
     Respond(DirectResponse),
+    /// What the rule asks for cannot be done, for the reason given: 500, so that no broader rule takes its requests.
+    Invalid(Box<str>),
 }
 
 /// Istio HTTPRoute.route.

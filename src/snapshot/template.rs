@@ -1,5 +1,6 @@
 //! What is the value of a header that holds `%OPERATOR%`s? (Envoy's substitution format.)
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -84,7 +85,7 @@ pub(crate) enum Shown {
 }
 
 /// What operators can tell; borrowed from the request for one call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TemplateFacts<'a> {
     /// The request's headers while those of a response are changed; `None` means that the headers being changed are
     /// the request's.
@@ -97,7 +98,7 @@ pub(crate) struct TemplateFacts<'a> {
     /// 0 in requests and on the proxy's own answers.
     pub response_code: u16,
     /// Envoy's short names joined with `,`; `-` if none.
-    pub response_flags: &'a str,
+    pub response_flags: Cow<'a, str>,
     /// `HTTP/1.1`, `HTTP/2`.
     pub protocol: &'a str,
     pub start: SystemTime,
@@ -385,7 +386,7 @@ pub(crate) mod tests {
             authority: "a.com:80",
             path,
             response_code: 0,
-            response_flags: "-",
+            response_flags: "-".into(),
             protocol: "HTTP/1.1",
             start: SystemTime::UNIX_EPOCH,
             remote: SocketAddr::from(([9, 9, 9, 9], 0)),

@@ -8,8 +8,12 @@ use std::fmt;
 pub(crate) enum Flag {
     /// DC: the client closed early.
     DownstreamConnectionTermination,
+    /// DI: the request was delayed on purpose.
+    DelayInjected,
     /// DPE: the client broke the protocol.
     DownstreamProtocolError,
+    /// FI: the request was aborted on purpose.
+    FaultInjected,
     /// NC: the route names a cluster that does not exist.
     NoClusterFound,
     /// NR: no route, or no filter chain.
@@ -35,7 +39,9 @@ impl Flag {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Flag::DownstreamConnectionTermination => "DC",
+            Flag::DelayInjected => "DI",
             Flag::DownstreamProtocolError => "DPE",
+            Flag::FaultInjected => "FI",
             Flag::NoClusterFound => "NC",
             Flag::NoRouteFound => "NR",
             Flag::UpstreamConnectionTermination => "UC",

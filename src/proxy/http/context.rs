@@ -166,7 +166,10 @@ impl Journal {
             authority: request.authority(),
             path: request.path(),
             response_code: 0,
-            response_flags: "-",
+            response_flags: match self.flags.is_empty() {
+                true => Cow::Borrowed("-"),
+                false => Cow::Owned(self.flags.to_string()),
+            },
             protocol: request.protocol(),
             start: self.time,
             remote: self.client,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+use crate::snapshot::fault::Abort;
 use crate::telemetry::flags::{Flag, ResponseFlags};
 use crate::upstream::connect::ConnectError;
 
@@ -48,6 +49,8 @@ pub(super) struct Reply {
     pub flags: ResponseFlags,
     pub details: Cow<'static, str>,
     pub location: Option<HeaderValue>,
+    /// What a gRPC request is told, if it does not follow from `status`.
+    pub grpc_status: Option<u16>,
     /// Why the endpoint could not be connected to.
     pub transport_failure: Option<Arc<str>>,
 }
@@ -82,6 +85,26 @@ impl Reply {
 
     pub(super) fn bad_method() -> Self {
         Reply::new(StatusCode::BAD_REQUEST, "", "invalid_method")
+    }
+
+    /// The rule cannot do what it asks for.
+    pub(super) fn invalid_rule() -> Self {
+        Reply::new(StatusCode::INTERNAL_SERVER_ERROR, "", "invalid_rule")
+    }
+
+    /// The rule's fault injection ends the request.
+    pub(super) fn aborted(abort: Abort) -> Self {
+        let (status, grpc_status) = match abort {
+            Abort::Http(status) => (status, None),
+            Abort::Grpc(number) => (StatusCode::OK, Some(number)),
+        };
+        let reply = Reply::new(status, "fault filter abort", "fault_filter_abort").flagged(Flag::FaultInjected);
+        Reply { grpc_status, ..reply }
+    }
+
+    /// A preflight gets its answer; the headers are those of the policy.
+    pub(super) fn preflight() -> Self {
+        Reply::new(StatusCode::OK, "", "cors_response")
     }
 
     pub(super) fn redirect(status: StatusCode, location: String) -> Self {

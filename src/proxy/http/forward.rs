@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 use crate::net::link::Link;
 use crate::snapshot::ProxyPolicy;
 use crate::snapshot::cluster::{Cluster, UpstreamProtocol};
+use crate::snapshot::cors::Permit;
 use crate::snapshot::headers::is_known_in_response;
 use crate::snapshot::route::{ClusterReference, Destination, Forward, RouteRule};
 use crate::upstream::connect::Want;
@@ -49,6 +50,10 @@ pub(super) struct Way<'a> {
     pub rule: &'a RouteRule,
     pub forward: &'a Forward,
     pub destination: &'a Destination,
+    /// From when its time counts: an injected delay lies before.
+    pub since: Instant,
+    /// What its answer tells the origin that asked.
+    pub permit: Option<Permit<'a>>,
 }
 
 /// Sends the request to an endpoint and its answer to the client. An error means that no answer has begun.
@@ -58,7 +63,7 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
         ClusterReference::Missing(_) => return Err(Failure::NoCluster),
     };
     journal.cluster = Some(Arc::clone(cluster));
-    let mut clock = Clock { limit: limit(way, journal), since: journal.start, alarm: None };
+    let mut clock = Clock { limit: limit(way, journal), since: way.since, alarm: None };
     let outgoing = Outgoing::new(way);
     let mut not = None;
     loop {

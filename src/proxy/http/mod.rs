@@ -15,6 +15,7 @@ mod h1;
 mod h2;
 mod head;
 mod headers;
+mod inject;
 mod origin;
 mod outgoing;
 mod reply;

@@ -59,8 +59,15 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Applies the rule's operations to the headers of a response; `code` is 0 for an answer of our own. They see path
-    /// and authority as rewritten.
+    /// and authority as rewritten. What CORS says comes last.
     pub(super) fn change_response(&self, journal: &Journal, code: u16, headers: &mut HeaderMap) {
+        self.operate_on_response(journal, code, headers);
+        if let Some(permit) = self.way.permit {
+            permit.apply(headers);
+        }
+    }
+
+    fn operate_on_response(&self, journal: &Journal, code: u16, headers: &mut HeaderMap) {
         let way = self.way;
         let (first, second) = (&way.destination.response_headers, &way.rule.response_headers);
         if first.is_empty() && second.is_empty() {
@@ -138,7 +145,7 @@ impl<'a> Outgoing<'a> {
 
     /// The router's own headers, then the header operations, which may change those too.
     fn changed_headers(&self, journal: &Journal, left: Option<Duration>) -> HeaderMap {
-        let Way { visit, proxy, request, rule, forward, destination } = *self.way;
+        let Way { visit, proxy, request, rule, forward, destination, .. } = *self.way;
         let mut headers = request.headers.clone();
         headers.insert(DECORATOR, forward.decorator.clone());
         if proxy.own_headers.attempt_count {

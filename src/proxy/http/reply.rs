@@ -23,9 +23,9 @@ pub(super) fn write(
     if let Some(server) = server {
         head.headers.insert(header::SERVER, server.clone());
     }
+    journal.replied(reply);
     change(journal, &mut head.headers);
     let body = if journal.is_grpc || *method == Method::HEAD { b"" } else { &reply.body[..] };
-    journal.replied(reply);
     journal.status = head.status.as_u16();
     journal.head_sent = size_of_head(&head.headers);
     journal.sent = body.len() as u64;
@@ -45,7 +45,7 @@ fn head_of(reply: &Reply, is_grpc: bool) -> response::Parts {
     if is_grpc {
         head.status = StatusCode::OK;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, grpc_status(reply.status).into());
+        headers.insert(GRPC_STATUS, reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status)).into());
         if let Ok(message) = HeaderValue::from_bytes(&grpc_message(&reply.body))
             && !message.is_empty()
         {

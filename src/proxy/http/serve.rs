@@ -1,11 +1,14 @@
 //! What happens to one request, from admission to its end?
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{self, HeaderMap};
 
 use crate::snapshot::ProxyPolicy;
-use crate::snapshot::route::{Action, DirectResponse, RouteRule};
+use crate::snapshot::cors::CorsVerdict;
+use crate::snapshot::fault::Abort;
+use crate::snapshot::route::{Action, ClusterReference, DirectResponse, RouteRule};
 
 use super::admit;
 use super::client::Client;
@@ -13,6 +16,7 @@ use super::context::{Journal, Request};
 use super::fail::{Failure, Reply};
 use super::finish;
 use super::forward::{self, Way};
+use super::inject::inject;
 use super::outgoing::Outgoing;
 use super::reply;
 use super::visit::Visit;
@@ -63,26 +67,65 @@ async fn act(
         Action::Respond(response) => {
             return answer(visit, proxy, request, client, journal, &respond(request, response), own).await;
         }
+        Action::Invalid(_) => {
+            return answer(visit, proxy, request, client, journal, &Reply::invalid_rule(), |_, _| {}).await;
+        }
         Action::Forward(forward) => forward,
     };
     let Some(destination) = forward.choose(fastrand::u32(..)) else {
         return answer(visit, proxy, request, client, journal, &Failure::NoCluster.reply(0), own).await;
     };
-    let way = Way { visit, proxy, request, rule, forward, destination };
-    match forward::forward(&way, client, journal).await {
-        Ok(()) => {}
+    let since = journal.start;
+    let mut way = Way { visit, proxy, request, rule, forward, destination, since, permit: None };
+    let reply = match treat(&mut way, client, journal).await {
+        Ok(Treatment::Done) => return,
+        Ok(Treatment::Preflight(told)) => {
+            let tell = |_: &Journal, headers: &mut HeaderMap| headers.extend(told);
+            return answer(visit, proxy, request, client, journal, &Reply::preflight(), tell).await;
+        }
+        Ok(Treatment::Aborted(abort)) => Reply::aborted(abort),
         Err(Failure::ClientGone) => {
             journal.left();
-            client.abort();
+            return client.abort();
         }
-        Err(failure) => {
-            let reply = failure.reply(journal.attempts);
-            answer(visit, proxy, request, client, journal, &reply, |journal, headers| {
-                Outgoing::new(&way).change_response(journal, 0, headers);
-            })
-            .await;
+        Err(failure) => failure.reply(journal.attempts),
+    };
+    let change = |journal: &Journal, headers: &mut HeaderMap| Outgoing::new(&way).change_response(journal, 0, headers);
+    answer(visit, proxy, request, client, journal, &reply, change).await;
+}
+
+/// What became of a request that its rule forwards.
+enum Treatment {
+    /// Its endpoint answered.
+    Done,
+    /// A fault was injected.
+    Aborted(Abort),
+    /// It was a preflight, and these headers answer it.
+    Preflight(HeaderMap),
+}
+
+/// Fault, then CORS, then the endpoint, as the filters of Istio stand.
+async fn treat<'a>(way: &mut Way<'a>, client: &mut Client, journal: &mut Journal) -> Result<Treatment, Failure> {
+    if way.rule.fault.is_some() || way.rule.cors.is_some() {
+        // The answer may come before an endpoint is asked; the log names the cluster all the same.
+        if let ClusterReference::Known(cluster) = &way.destination.cluster {
+            journal.cluster = Some(Arc::clone(cluster));
         }
     }
+    if let Some(fault) = &way.rule.fault {
+        if let Some(abort) = inject(fault, way.visit, client, journal).await? {
+            return Ok(Treatment::Aborted(abort));
+        }
+        way.since = Instant::now();
+    }
+    if let Some(cors) = &way.rule.cors {
+        match cors.judge(&way.request.facts()) {
+            CorsVerdict::Nothing => {}
+            CorsVerdict::Answer(headers) => return Ok(Treatment::Preflight(headers)),
+            CorsVerdict::Permit(permit) => way.permit = Some(permit),
+        }
+    }
+    forward::forward(way, client, journal).await.map(|()| Treatment::Done)
 }
 
 fn respond(request: &Request, response: &DirectResponse) -> Reply {

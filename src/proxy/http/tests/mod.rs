@@ -81,6 +81,8 @@ impl Setup {
                 authority_rewrite: None,
                 decorator: HeaderValue::from_static("web.test:80/*"),
             }),
+            cors: None,
+            fault: None,
             request_headers: HeaderOperations::default(),
             response_headers: HeaderOperations::default(),
         };
