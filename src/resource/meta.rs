@@ -73,12 +73,10 @@ impl<T> Object<T> {
 #[derive(Clone)]
 pub(crate) struct Origin {
     pub file: Arc<str>,
-    /// The whole text of the file, shared by its documents.
+    /// The text of the document.
     pub text: Arc<str>,
     /// The first line of the document in the file, from 1; 0 if unknown.
     pub line: u32,
-    /// The first byte of the document in `text`.
-    pub offset: usize,
     /// The path of the object in its document: empty, or such as `items[3]` for one of a `List`.
     pub within: String,
     /// Finds the line of a path; given by the source that knows the file's language.
@@ -107,7 +105,6 @@ impl Default for Origin {
             file: Arc::default(),
             text: Arc::default(),
             line: 0,
-            offset: 0,
             within: String::new(),
             locator: |origin, _| origin.start(),
         }

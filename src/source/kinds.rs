@@ -110,6 +110,15 @@ pub(super) struct Harvest {
     pub findings: Vec<Finding>,
 }
 
+impl Harvest {
+    /// Adds what another document gave.
+    pub(super) fn append(&mut self, other: &Harvest) {
+        self.resources.extend(other.resources.iter().cloned());
+        self.failed.extend(other.failed.iter().cloned());
+        self.findings.extend(other.findings.iter().cloned());
+    }
+}
+
 /// The kind of a document, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {

@@ -1,6 +1,7 @@
 //! Which objects do the manifest files hold now? Unchanged files are not read again, and what breaks keeps its last
 //! good version.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,9 +34,18 @@ struct Reading {
 
 struct File {
     stamp: Stamp,
-    text: Arc<str>,
     resources: Vec<Resource>,
     findings: Vec<Finding>,
+    documents: Vec<Document>,
+}
+
+/// What one document of a file gave; it is not read again while its text and its line stay.
+#[derive(Clone)]
+struct Document {
+    line: u32,
+    /// With its variables filled in.
+    text: Arc<str>,
+    harvest: Arc<Harvest>,
 }
 
 impl Manifests {
@@ -85,21 +95,15 @@ impl Manifests {
             }
         };
         let text = String::from_utf8_lossy(&bytes);
-        let previous = self.files.get_mut(path);
-        match previous {
-            Some(file) if same_reading && *file.text == *text => file.stamp = stamp,
-            previous => {
-                let earlier = previous.map(|file| std::mem::take(&mut file.resources)).unwrap_or_default();
-                let file = self.read(path, stamp, &text, earlier);
-                self.files.insert(path.to_owned(), file);
-            }
-        }
-    }
-
-    fn read(&self, path: &Path, stamp: Stamp, raw: &str, earlier: Vec<Resource>) -> File {
-        let mut out = read_text(&path.display().to_string(), raw, &self.reading);
-        keep_last_good(&mut out, earlier);
-        File { stamp, text: raw.into(), resources: out.resources, findings: out.findings }
+        let earlier = self.files.remove(path);
+        let (resources, known) = earlier.map(|file| (file.resources, file.documents)).unwrap_or_default();
+        let known = if same_reading { known } else { Vec::new() };
+        let documents = read_text(&path.display().to_string(), &text, &self.reading, known);
+        let mut out = Harvest::default();
+        documents.iter().for_each(|document| out.append(&document.harvest));
+        keep_last_good(&mut out, resources);
+        let Harvest { resources, findings, .. } = out;
+        self.files.insert(path.to_owned(), File { stamp, resources, findings, documents });
     }
 
     fn collect(&self, order: &[PathBuf], set: &mut ResourceSet, findings: &mut Vec<Finding>) {
@@ -135,40 +139,54 @@ fn unreadable(path: &Path, error: &io::Error, kept: usize) -> Finding {
     }
 }
 
-/// All objects of one text.
-fn read_text(file: &str, raw: &str, reading: &Reading) -> Harvest {
-    let mut out = Harvest::default();
-    let (text, parts) = fill_parts(raw, &reading.variables);
-    let (file, text): (Arc<str>, Arc<str>) = (file.into(), text.into());
-    for part in parts {
-        let Some(rest) = text.get(part.offset..part.end) else { continue };
-        let origin = Origin {
-            file: file.clone(),
-            text: text.clone(),
-            line: part.line,
-            offset: part.offset,
-            within: String::new(),
-            locator: yaml::locate,
-        };
-        match yaml::parse(rest) {
-            Ok(value) if value.is_null() => {}
-            Ok(value) => read_document(&value, &origin, &part, reading, &mut out),
-            Err(_) if !part.undefined.is_empty() => {
-                out.failed.push(None);
-                tell_undefined(&part, &origin, &mut out);
-            }
-            Err(error) => {
-                out.failed.push(None);
-                let line = part.line.saturating_add(error.line.saturating_sub(1));
-                let location = Location { file: file.to_string(), line, column: error.column };
-                out.findings.push(Finding::new(&codes::SYNTAX, location, error.message));
-            }
+/// The documents of one text. Those that are `known` are not read again.
+fn read_text(file: &str, raw: &str, reading: &Reading, known: Vec<Document>) -> Vec<Document> {
+    let known: HashMap<u32, Document> = known.into_iter().map(|document| (document.line, document)).collect();
+    let file: Arc<str> = file.into();
+    let parts = fill_parts(raw, &reading.variables);
+    let read = parts.into_iter().map(|part| match known.get(&part.line) {
+        Some(document) if *document.text == part.text => document.clone(),
+        _ => {
+            let mut harvest = Harvest::default();
+            let text: Arc<str> = part.text.as_ref().into();
+            read_part(&file, &text, &part, reading, &mut harvest);
+            Document { line: part.line, text, harvest: Arc::new(harvest) }
         }
-    }
-    out
+    });
+    read.collect()
 }
 
-fn read_document(value: &serde_json::Value, origin: &Origin, part: &FilledPart, reading: &Reading, out: &mut Harvest) {
+fn read_part(file: &Arc<str>, text: &Arc<str>, part: &FilledPart<'_>, reading: &Reading, out: &mut Harvest) {
+    let origin = Origin {
+        file: file.clone(),
+        text: text.clone(),
+        line: part.line,
+        within: String::new(),
+        locator: yaml::locate,
+    };
+    match yaml::parse(text) {
+        Ok(value) if value.is_null() => {}
+        Ok(value) => read_document(&value, &origin, part, reading, out),
+        Err(_) if !part.undefined.is_empty() => {
+            out.failed.push(None);
+            tell_undefined(part, &origin, out);
+        }
+        Err(error) => {
+            out.failed.push(None);
+            let line = part.line.saturating_add(error.line.saturating_sub(1));
+            let location = Location { file: file.to_string(), line, column: error.column };
+            out.findings.push(Finding::new(&codes::SYNTAX, location, error.message));
+        }
+    }
+}
+
+fn read_document(
+    value: &serde_json::Value,
+    origin: &Origin,
+    part: &FilledPart<'_>,
+    reading: &Reading,
+    out: &mut Harvest,
+) {
     let text = |name: &str| value.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
     let matters = match classify(text("apiVersion"), text("kind")) {
         Class::Known(_, effect) => effect != Effect::LookedAt,
@@ -185,7 +203,7 @@ fn read_document(value: &serde_json::Value, origin: &Origin, part: &FilledPart, 
     out.failed.extend(refused.failed);
 }
 
-fn tell_undefined(part: &FilledPart, origin: &Origin, out: &mut Harvest) {
+fn tell_undefined(part: &FilledPart<'_>, origin: &Origin, out: &mut Harvest) {
     for (name, line) in &part.undefined {
         let location = Location { file: origin.file.to_string(), line: part.line + line - 1, column: 0 };
         out.findings.push(
@@ -195,36 +213,24 @@ fn tell_undefined(part: &FilledPart, origin: &Origin, out: &mut Harvest) {
     }
 }
 
-/// A document in the text whose variables are filled in.
-struct FilledPart {
-    offset: usize,
-    end: usize,
+/// A document whose variables are filled in.
+struct FilledPart<'a> {
+    text: Cow<'a, str>,
     line: u32,
     /// Undefined names with their line in the document.
     undefined: Vec<(String, u32)>,
 }
 
 /// Fills in the variables of every document but Secrets; line numbers stay as they are.
-fn fill_parts(raw: &str, variables: &BTreeMap<String, String>) -> (String, Vec<FilledPart>) {
-    let mut text = String::with_capacity(raw.len());
-    let mut parts = Vec::new();
-    let mut done = 0;
-    for part in yaml::parts(raw) {
-        text.push_str(raw.get(done..part.offset).unwrap_or_default());
-        done = part.offset + part.text.len();
-        let offset = text.len();
-        let undefined = if is_secret(&part) {
-            text.push_str(part.text);
-            Vec::new()
-        } else {
-            let filled = fill(part.text, variables);
-            text.push_str(&filled.text);
-            filled.undefined
-        };
-        parts.push(FilledPart { offset, end: text.len(), line: part.line, undefined });
-    }
-    text.push_str(raw.get(done..).unwrap_or_default());
-    (text, parts)
+fn fill_parts<'a>(raw: &'a str, variables: &BTreeMap<String, String>) -> Vec<FilledPart<'a>> {
+    let filled = yaml::parts(raw).into_iter().map(|part| {
+        if is_secret(&part) {
+            return FilledPart { text: Cow::Borrowed(part.text), line: part.line, undefined: Vec::new() };
+        }
+        let filled = fill(part.text, variables);
+        FilledPart { text: filled.text, line: part.line, undefined: filled.undefined }
+    });
+    filled.collect()
 }
 
 fn is_secret(part: &Part<'_>) -> bool {

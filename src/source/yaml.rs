@@ -21,8 +21,6 @@ const MAX_ALIASED: usize = 100_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part<'a> {
     pub text: &'a str,
-    /// First byte in the file.
-    pub offset: usize,
     /// First line in the file, from 1.
     pub line: u32,
 }
@@ -71,7 +69,7 @@ fn push_part<'a>(parts: &mut Vec<Part<'a>>, file: &'a str, begin: usize, end: us
         !line.is_empty() && !line.starts_with('#') && !line.starts_with('%')
     };
     if text.lines().any(meaningful) {
-        parts.push(Part { text, offset: begin, line });
+        parts.push(Part { text, line });
     }
 }
 

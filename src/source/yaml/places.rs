@@ -8,14 +8,13 @@ use crate::resource::meta::Origin;
 
 /// The place of a path in the document of `origin`; of its longest part that exists, if it leads nowhere.
 pub(crate) fn locate(origin: &Origin, path: &str) -> Location {
-    let Some(text) = origin.text.get(origin.offset..) else { return origin.start() };
     let whole = match (origin.within.as_str(), path) {
         ("", path) => path.to_owned(),
         (within, "") => within.to_owned(),
         (within, path) => format!("{within}.{path}"),
     };
     let path = segments(&whole);
-    match leniently(text, |text| find(text, &path)) {
+    match leniently(&origin.text, |text| find(text, &path)) {
         Ok(Some((line, column))) => {
             Location { file: origin.file.to_string(), line: origin.line.saturating_add(line - 1), column }
         }
