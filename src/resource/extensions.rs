@@ -17,10 +17,10 @@ pub(crate) struct WasmPlugin {
     pub url: String,
     pub sha256: String,
     pub image_pull_policy: PullPolicy,
-    pub image_pull_secret: String,
+    pub image_pull_secret: Option<String>,
     pub verification_key: String,
     pub plugin_config: Option<Map<String, Value>>,
-    pub plugin_name: String,
+    pub plugin_name: Option<String>,
     pub phase: PluginPhase,
     pub priority: Option<i32>,
     pub fail_strategy: FailStrategy,
@@ -52,10 +52,10 @@ pub(crate) struct WasmConfig {
     pub url: String,
     pub sha256: String,
     pub image_pull_policy: PullPolicy,
-    pub image_pull_secret: String,
+    pub image_pull_secret: Option<String>,
     pub verification_key: String,
     pub plugin_config: Option<Map<String, Value>>,
-    pub plugin_name: String,
+    pub plugin_name: Option<String>,
     pub fail_strategy: FailStrategy,
     pub vm_config: Option<VmConfig>,
     #[serde(rename = "type")]
@@ -90,7 +90,7 @@ pub(crate) struct VmConfig {
 pub(crate) struct EnvVar {
     pub name: String,
     pub value_from: EnvValueSource,
-    pub value: String,
+    pub value: Option<String>,
 }
 
 /// Istio EnvValueSource.

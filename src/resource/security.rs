@@ -109,6 +109,18 @@ pub(crate) enum Action {
     Custom,
 }
 
+impl Action {
+    /// As it is written in a manifest.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Action::Allow => "ALLOW",
+            Action::Deny => "DENY",
+            Action::Audit => "AUDIT",
+            Action::Custom => "CUSTOM",
+        }
+    }
+}
+
 /// Istio AuthorizationPolicy.ExtensionProvider.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
@@ -116,7 +128,7 @@ pub(crate) struct ExtensionProvider {
     pub name: String,
 }
 
-/// Istio Rule of an AuthorizationPolicy. An absent list matches everything, an empty one is refused.
+/// Istio Rule of an AuthorizationPolicy; an absent or empty list matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Rule {
@@ -136,18 +148,20 @@ pub(crate) struct From {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Source {
-    pub principals: Option<Vec<String>>,
-    pub not_principals: Option<Vec<String>>,
-    pub request_principals: Option<Vec<String>>,
-    pub not_request_principals: Option<Vec<String>>,
-    pub namespaces: Option<Vec<String>>,
-    pub not_namespaces: Option<Vec<String>>,
-    pub service_accounts: Option<Vec<String>>,
-    pub not_service_accounts: Option<Vec<String>>,
-    pub ip_blocks: Option<Vec<String>>,
-    pub not_ip_blocks: Option<Vec<String>>,
-    pub remote_ip_blocks: Option<Vec<String>>,
-    pub not_remote_ip_blocks: Option<Vec<String>>,
+    pub principals: Vec<String>,
+    pub not_principals: Vec<String>,
+    pub request_principals: Vec<String>,
+    pub not_request_principals: Vec<String>,
+    pub namespaces: Vec<String>,
+    pub not_namespaces: Vec<String>,
+    pub service_accounts: Vec<String>,
+    pub not_service_accounts: Vec<String>,
+    pub trust_domains: Vec<String>,
+    pub not_trust_domains: Vec<String>,
+    pub ip_blocks: Vec<String>,
+    pub not_ip_blocks: Vec<String>,
+    pub remote_ip_blocks: Vec<String>,
+    pub not_remote_ip_blocks: Vec<String>,
 }
 
 /// Istio Rule.To.
@@ -161,14 +175,14 @@ pub(crate) struct To {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Operation {
-    pub hosts: Option<Vec<String>>,
-    pub not_hosts: Option<Vec<String>>,
-    pub ports: Option<Vec<String>>,
-    pub not_ports: Option<Vec<String>>,
-    pub methods: Option<Vec<String>>,
-    pub not_methods: Option<Vec<String>>,
-    pub paths: Option<Vec<String>>,
-    pub not_paths: Option<Vec<String>>,
+    pub hosts: Vec<String>,
+    pub not_hosts: Vec<String>,
+    pub ports: Vec<String>,
+    pub not_ports: Vec<String>,
+    pub methods: Vec<String>,
+    pub not_methods: Vec<String>,
+    pub paths: Vec<String>,
+    pub not_paths: Vec<String>,
 }
 
 /// Istio Condition.

@@ -154,7 +154,7 @@ fn check_durations(durations: &[(&str, Option<GoDuration>)], at: At<'_>, faults:
     }
 }
 
-fn check_pool(pool: &ConnectionPoolSettings, at: At<'_>, faults: &mut Faults) {
+pub(super) fn check_pool(pool: &ConnectionPoolSettings, at: At<'_>, faults: &mut Faults) {
     faults.require(pool.tcp.is_some() || pool.http.is_some(), at, "a connection pool needs tcp or http");
     if let Some(http) = &pool.http {
         check_http_pool(http, at.field("http"), faults);

@@ -110,7 +110,7 @@ fn certificate_sources(tls: &ServerTls) -> usize {
     sources.into_iter().filter(|given| *given).count()
 }
 
-fn check_tls(tls: &ServerTls, at: At<'_>, faults: &mut Faults) {
+pub(super) fn check_tls(tls: &ServerTls, at: At<'_>, faults: &mut Faults) {
     check_ciphers(tls, at, faults);
     let low = |version| matches!(version, TlsProtocol::V1_0 | TlsProtocol::V1_1);
     if tls.cipher_suites.is_empty() && (low(tls.min_protocol_version) || low(tls.max_protocol_version)) {

@@ -129,6 +129,15 @@ pub(super) fn check_selector(labels: &Labels) -> Result<(), String> {
     Ok(())
 }
 
+/// A plain name of a header: letters, digits, `-` and `_`.
+pub(super) fn check_header_name(name: &str) -> Result<(), String> {
+    match name {
+        "" => Err("a header needs a name".into()),
+        name if name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) => Ok(()),
+        name => Err(format!("`{name}` is no header name")),
+    }
+}
+
 /// At least a millisecond, and whole milliseconds.
 pub(super) fn check_duration(duration: GoDuration) -> Result<(), String> {
     if duration.0 < Duration::from_millis(1) {

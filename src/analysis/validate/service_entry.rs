@@ -1,12 +1,13 @@
-//! Do a ServiceEntry and a WorkloadEntry keep the rules of their kinds? (Istio ValidateServiceEntry, ValidateWorkloadEntry)
+//! Does a ServiceEntry keep the rules of its kind? (Istio ValidateServiceEntry)
 
 use std::collections::HashSet;
 
 use super::faults::{At, Faults};
 use super::names::{
-    Protocol, check_export_to, check_fqdn, check_labels_of, check_port, check_selector, check_subnet, check_unix_path,
+    Protocol, check_export_to, check_fqdn, check_labels_of, check_port, check_selector, check_subnet,
     check_wildcard_domain, is_address, is_dns_label, protocol,
 };
+use super::workload::{check_missing_address, check_unix};
 use crate::base::host::is_wildcard;
 use crate::resource::networking::{Resolution, ServiceEntry, WorkloadEntry};
 
@@ -163,35 +164,4 @@ fn check_endpoint(endpoint: &WorkloadEntry, entry: &ServiceEntry, at: At<'_>, fa
         faults.check(at, check_port(*port));
     }
     faults.check(at.field("labels"), check_labels_of(&endpoint.labels));
-}
-
-fn check_missing_address(endpoint: &WorkloadEntry, at: At<'_>, faults: &mut Faults) {
-    if endpoint.network.is_empty() {
-        faults.error(at.field("address"), "an address or a network has to be named");
-    } else {
-        faults.warn(at.field("address"), "without an address the endpoint is reached by its network's gateway only");
-    }
-}
-
-fn check_unix(endpoint: &WorkloadEntry, path: &str, at: At<'_>, faults: &mut Faults) {
-    faults.check(at.field("address"), check_unix_path(path));
-    faults.require(endpoint.ports.is_empty(), at.field("ports"), "a unix socket has no ports");
-}
-
-/// Checks a WorkloadEntry.
-pub(super) fn check_workload(entry: &WorkloadEntry, faults: &mut Faults) {
-    let spec = At::root("spec");
-    if entry.address.is_empty() {
-        check_missing_address(entry, spec, faults);
-    } else if let Some(path) = entry.address.strip_prefix("unix://") {
-        check_unix(entry, path, spec, faults);
-    } else if !is_address(&entry.address) {
-        faults.check(spec.field("address"), check_fqdn(&entry.address));
-    }
-    for (name, port) in &entry.ports {
-        let at = spec.key("ports", name);
-        faults.require(is_dns_label(name), at, "the name of a port has to be a DNS label");
-        faults.check(at, check_port(*port));
-    }
-    faults.check(spec.field("labels"), check_labels_of(&entry.labels));
 }
