@@ -1,104 +1,136 @@
-//! Does validation agree with Istio's own tests? The cases of `../shared/cases/validation`, where they are there.
-
-use std::fs;
-use std::path::Path;
+//! Does validation agree with Istio's own tests? The cases of `../shared/cases/validation`.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::reachability::shadows;
-use super::validate::Validate;
+use super::validate::{Faults, Validate};
+use crate::conformance::{self, Case, Falsified, Set, Verdict};
+use crate::resource::extensions::{TrafficExtension, WasmPlugin};
 use crate::resource::meta::{Meta, Object, Origin};
-use crate::resource::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
+use crate::resource::networking::{
+    DestinationRule, Gateway, ProxyConfig, ServiceEntry, Sidecar, VirtualService, WorkloadEntry, WorkloadGroup,
+};
+use crate::resource::security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
+use crate::resource::telemetry::Telemetry;
 use crate::source::decode::decode;
-use crate::source::yaml;
 
-/// Cases that are answered differently on purpose.
-const KNOWN_DIFFERENCES: [(&str, &str); 1] =
-    [("serviceentry-crd-full", "the address 001:db8:: of the case was written as a mapping when it was converted")];
+/// The cases of Istio's own tests of validation.
+pub(crate) const VALIDATION: Set =
+    Set { folder: "validation", read: |folder| conformance::yaml_files(folder, "kind"), judge, falsify };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Valid { warning: bool },
-    Invalid,
+/// Cases that are not judged, and why.
+const SKIPPED: [(&str, &str); 2] = [
+    ("serviceentry-crd-full", "the address 001:db8:: of the case was written as a mapping when it was converted"),
+    ("telemetry-access-log-filter-4", "the syntax of CEL expressions is not checked"),
+];
+
+/// What is said about the object of a case: its errors and whether there are warnings.
+#[derive(Debug)]
+struct Answer {
+    /// The paths of what is wrong, with what is said about each.
+    errors: Vec<(String, String)>,
+    warnings: Vec<String>,
 }
 
-fn judge<T: Validate + DeserializeOwned + Default>(manifest: &Value) -> (Verdict, String) {
-    let no_spec = Value::Object(serde_json::Map::new());
-    let spec = match decode::<T>(manifest.get("spec").unwrap_or(&no_spec), "spec") {
-        Ok(decoded) => decoded.value,
-        Err(error) => return (Verdict::Invalid, format!("{}: {}", error.path, error.message)),
+fn judge(case: &Case) -> Verdict {
+    if let Some((_, why)) = SKIPPED.iter().find(|(name, _)| *name == case.name) {
+        return Verdict::Skipped((*why).to_owned());
+    }
+    let manifest = case.content.get("manifest").unwrap_or(&Value::Null);
+    let Some(answer) = ask(&case.kind, manifest) else {
+        return Verdict::Failed(format!("the kind {} has no validation", case.kind));
     };
-    let meta = match decode::<Meta>(manifest.get("metadata").unwrap_or(&no_spec), "metadata") {
-        Ok(decoded) => decoded.value,
-        Err(error) => return (Verdict::Invalid, error.message),
-    };
-    let faults = T::validate(&Object { meta, spec, origin: Origin::default() });
-    match faults.errors.first() {
-        Some(error) => (Verdict::Invalid, format!("{}: {}", error.path, error.message)),
-        None => (Verdict::Valid { warning: !faults.warnings.is_empty() }, format!("{:?}", faults.warnings)),
+    match agrees(&case.content, &answer) {
+        Ok(()) => Verdict::Passed,
+        // A nil element and an empty list of a Go literal cannot be told from absence in a manifest.
+        Err(_) if case.content.get("goLiteralOnly").is_some() => {
+            Verdict::Skipped("the manifest cannot say what the Go literal says".to_owned())
+        }
+        Err(why) => Verdict::Failed(why),
+    }
+}
+
+fn agrees(case: &Value, answer: &Answer) -> Result<(), String> {
+    match (case.get("valid").and_then(Value::as_bool), answer.errors.as_slice()) {
+        (Some(true), []) => {}
+        (Some(true), errors) => return Err(format!("should be valid: {errors:?}")),
+        (_, []) => return Err("should be refused".to_owned()),
+        (_, errors) => fits_path(case, errors)?,
+    }
+    let told = !answer.warnings.is_empty();
+    match case.get("warning").and_then(Value::as_bool) {
+        Some(wanted) if wanted != told && answer.errors.is_empty() => {
+            Err(format!("a warning should be: {wanted}; told: {:?}", answer.warnings))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The field that the case names has to be the one that is complained about, or be around it.
+fn fits_path(case: &Value, errors: &[(String, String)]) -> Result<(), String> {
+    let text = |name: &str| case.get(name).and_then(Value::as_str).unwrap_or_default();
+    // Such as `spec.http[0] (delegate)`; `object` and `crd` name no field.
+    let via = text("via").split(' ').next().filter(|via| via.starts_with("spec")).unwrap_or_default();
+    for wanted in [text("errorPath"), via] {
+        if !errors.iter().any(|(path, _)| path.starts_with(wanted)) {
+            return Err(format!("the fault should be at {wanted}: {errors:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn ask(kind: &str, manifest: &Value) -> Option<Answer> {
+    Some(match kind {
+        "Gateway" => validate::<Gateway>(manifest),
+        "VirtualService" => with_shadows(validate::<VirtualService>(manifest), manifest),
+        "DestinationRule" => validate::<DestinationRule>(manifest),
+        "ServiceEntry" => validate::<ServiceEntry>(manifest),
+        "WorkloadEntry" => validate::<WorkloadEntry>(manifest),
+        "WorkloadGroup" => validate::<WorkloadGroup>(manifest),
+        "Sidecar" => validate::<Sidecar>(manifest),
+        "ProxyConfig" => validate::<ProxyConfig>(manifest),
+        "PeerAuthentication" => validate::<PeerAuthentication>(manifest),
+        "RequestAuthentication" => validate::<RequestAuthentication>(manifest),
+        "AuthorizationPolicy" => validate::<AuthorizationPolicy>(manifest),
+        "Telemetry" => validate::<Telemetry>(manifest),
+        "WasmPlugin" => validate::<WasmPlugin>(manifest),
+        "TrafficExtension" => validate::<TrafficExtension>(manifest),
+        _ => return None,
+    })
+}
+
+fn validate<T: Validate + DeserializeOwned + Default>(manifest: &Value) -> Answer {
+    let nothing = Value::Object(serde_json::Map::new());
+    let part = |name: &str| manifest.get(name).filter(|part| !part.is_null()).unwrap_or(&nothing);
+    let object = decode::<T>(part("spec"), "spec").and_then(|spec| {
+        let meta = decode::<Meta>(part("metadata"), "metadata")?.value;
+        Ok(Object { meta, spec: spec.value, origin: Origin::default() })
+    });
+    match object {
+        Ok(object) => {
+            let Faults { errors, warnings } = T::validate(&object);
+            Answer {
+                errors: errors.into_iter().map(|fault| (fault.path, fault.message)).collect(),
+                warnings: warnings.into_iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect(),
+            }
+        }
+        Err(error) => Answer { errors: vec![(error.path, error.message)], warnings: Vec::new() },
     }
 }
 
 /// Istio's validation also warns of rules that cannot be reached.
-fn with_shadows(judged: (Verdict, String), manifest: &Value) -> (Verdict, String) {
+fn with_shadows(mut answer: Answer, manifest: &Value) -> Answer {
     let spec = manifest.get("spec").and_then(|spec| decode::<VirtualService>(spec, "spec").ok());
-    let shadowed = spec.is_some_and(|spec| !shadows(&spec.value.http).is_empty());
-    match judged.0 {
-        Verdict::Valid { .. } if shadowed => (Verdict::Valid { warning: true }, "shadowed".into()),
-        _ => judged,
-    }
+    let shadows = spec.map(|spec| shadows(&spec.value.http)).unwrap_or_default();
+    answer.warnings.extend(shadows.into_iter().map(|shadow| format!("{}: {}", shadow.path, shadow.message)));
+    answer
 }
 
-fn judge_kind(kind: &str, manifest: &Value) -> Option<(Verdict, String)> {
-    match kind {
-        "Gateway" => Some(judge::<Gateway>(manifest)),
-        "VirtualService" => Some(with_shadows(judge::<VirtualService>(manifest), manifest)),
-        "DestinationRule" => Some(judge::<DestinationRule>(manifest)),
-        "ServiceEntry" => Some(judge::<ServiceEntry>(manifest)),
-        "WorkloadEntry" => Some(judge::<WorkloadEntry>(manifest)),
-        _ => None,
-    }
-}
-
-/// Why the case fails, if it does; `None` for cases that are not counted.
-fn run(case: &Value) -> Option<Result<(), String>> {
-    // The text of a case cannot say what a nil element of a Go literal says.
-    if case.get("goLiteralOnly").is_some() {
-        return None;
-    }
-    let (verdict, why) = judge_kind(case.get("kind")?.as_str()?, case.get("manifest")?)?;
-    let valid = case.get("valid")?.as_bool()?;
-    let warning = case.get("warning").and_then(Value::as_bool);
-    Some(match (verdict, valid) {
-        (Verdict::Invalid, true) => Err(format!("should be valid: {why}")),
-        (Verdict::Valid { .. }, false) => Err("should be refused".into()),
-        (Verdict::Valid { warning: told }, true) if warning.is_some_and(|wanted| wanted != told) => {
-            Err(format!("warned: {told}, which should not be so: {why}"))
-        }
-        _ => Ok(()),
-    })
-}
-
-#[test]
-fn validation_agrees_with_istio() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/cases/validation");
-    let Ok(entries) = fs::read_dir(&folder) else {
-        return println!("skipped: {} is not there", folder.display());
-    };
-    let (mut passed, mut failures, mut skipped) = (0, Vec::new(), 0);
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    for path in paths {
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let case = yaml::parse(&fs::read_to_string(&path).unwrap()).unwrap();
-        match run(&case) {
-            None => skipped += 1,
-            Some(Ok(())) => passed += 1,
-            Some(Err(_)) if KNOWN_DIFFERENCES.iter().any(|(known, _)| *known == name) => skipped += 1,
-            Some(Err(why)) => failures.push(format!("{name}: {why}")),
-        }
-    }
-    println!("{passed} passed, {} failed, {skipped} skipped", failures.len());
-    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+/// The verdict, and what else the case expects.
+fn falsify(case: &Case) -> Vec<Falsified> {
+    let valid = case.content.get("valid").and_then(Value::as_bool) == Some(true);
+    let path = case.content.get("errorPath").and_then(Value::as_str).is_some_and(|path| !path.is_empty());
+    let expected = [("/valid", true), ("/warning", valid), ("/errorPath", !valid && path)];
+    expected.iter().filter(|(_, judged)| *judged).filter_map(|(pointer, _)| case.contradict(pointer)).collect()
 }

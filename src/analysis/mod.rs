@@ -1,7 +1,7 @@
 //! What is wrong, doubtful or not yet in force in what the user wrote? One analyzer per question.
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 mod not_in_force;
 mod reachability;
 mod references;
@@ -62,7 +62,24 @@ pub(crate) fn analyze(
             &last.service_entries,
             not_in_force::of_service_entry,
         ),
-        workload_entries: desk.judge_all(&resources.workload_entries, &last.workload_entries, |_| Vec::new()),
+        workload_entries: desk.judge_all(&resources.workload_entries, &last.workload_entries, nothing),
+        workload_groups: desk.judge_all(&resources.workload_groups, &last.workload_groups, nothing),
+        sidecars: desk.judge_all(&resources.sidecars, &last.sidecars, nothing),
+        proxy_configs: desk.judge_all(&resources.proxy_configs, &last.proxy_configs, nothing),
+        peer_authentications: desk.judge_all(&resources.peer_authentications, &last.peer_authentications, nothing),
+        request_authentications: desk.judge_all(
+            &resources.request_authentications,
+            &last.request_authentications,
+            nothing,
+        ),
+        authorization_policies: desk.judge_all(
+            &resources.authorization_policies,
+            &last.authorization_policies,
+            nothing,
+        ),
+        telemetries: desk.judge_all(&resources.telemetries, &last.telemetries, nothing),
+        wasm_plugins: desk.judge_all(&resources.wasm_plugins, &last.wasm_plugins, nothing),
+        traffic_extensions: desk.judge_all(&resources.traffic_extensions, &last.traffic_extensions, nothing),
         ..resources.clone()
     };
     // What was judged earlier lives until the places of its lines are no longer asked for.
@@ -70,6 +87,11 @@ pub(crate) fn analyze(
     findings.extend(references::analyze(&accepted, settings, &mut memory.places));
     memory.accepted = accepted.clone();
     (accepted, findings)
+}
+
+/// Of these kinds there is no more to say than whether they keep their rules.
+fn nothing<T>(_: &Object<T>) -> Vec<Finding> {
+    Vec::new()
 }
 
 /// Judges objects one by one; those that were judged before are not judged again.

@@ -53,8 +53,7 @@ fn denies_all_tcp(rule: &Rule) -> bool {
     };
     let with_port = |operation: &Operation| !operation.ports.is_empty() || !operation.not_ports.is_empty();
     let operations = || rule.to.iter().flatten().filter_map(|to| to.operation.as_ref());
-    let of_token =
-        |source: &Source| !source.request_principals.is_empty() || !source.not_request_principals.is_empty();
+    let of_token = |source: &Source| !source.request_principals.is_empty() || !source.not_request_principals.is_empty();
     let by_token = rule.from.iter().flatten().filter_map(|from| from.source.as_ref()).any(of_token);
     operations().any(|operation| on_http(operation) && !with_port(operation))
         || by_token && !operations().any(with_port)
@@ -148,8 +147,7 @@ fn check_source(source: &Source, at: At<'_>, faults: &mut Faults) {
         faults.require(few, at.field(field), "at most 16 service accounts can be named");
     }
     let by_account = !source.service_accounts.is_empty() || !source.not_service_accounts.is_empty();
-    let by_name =
-        [&source.principals, &source.not_principals, &source.namespaces, &source.not_namespaces];
+    let by_name = [&source.principals, &source.not_principals, &source.namespaces, &source.not_namespaces];
     let both = by_account && by_name.into_iter().any(|list| !list.is_empty());
     faults.require(!both, at, "serviceAccounts excludes principals and namespaces");
 }

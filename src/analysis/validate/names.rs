@@ -84,8 +84,9 @@ pub(super) fn check_subnet(text: &str) -> Result<(), String> {
 pub(super) fn check_unix_path(path: &str) -> Result<(), String> {
     match path {
         "" => Err("the unix socket has no path".into()),
-        path if path.starts_with('/') || path.starts_with('@') => Ok(()),
-        path => Err(format!("the unix socket `{path}` has to be an absolute path or begin with @")),
+        path if path.starts_with('@') => Ok(()),
+        path if path.starts_with('/') && !path.ends_with('/') => Ok(()),
+        path => Err(format!("the unix socket `{path}` has to be the absolute path of a file, or begin with @")),
     }
 }
 

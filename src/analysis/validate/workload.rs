@@ -2,7 +2,9 @@
 //! ValidateWorkloadGroup)
 
 use super::faults::{At, Faults};
-use super::names::{check_fqdn, check_header_name, check_labels_of, check_port, check_unix_path, is_address, is_dns_label};
+use super::names::{
+    check_fqdn, check_header_name, check_labels_of, check_port, check_unix_path, is_address, is_dns_label,
+};
 use crate::resource::networking::{HttpProbe, ReadinessProbe, WorkloadEntry, WorkloadGroup};
 
 pub(super) fn check_missing_address(endpoint: &WorkloadEntry, at: At<'_>, faults: &mut Faults) {
@@ -65,8 +67,7 @@ fn check_probe(probe: &ReadinessProbe, at: At<'_>, faults: &mut Faults) {
     for (field, number) in numbers {
         faults.require(number >= 0, at.field(field), "the number cannot be negative");
     }
-    let ways =
-        [probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.exec.is_some(), probe.grpc.is_some()];
+    let ways = [probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.exec.is_some(), probe.grpc.is_some()];
     let one = ways.iter().filter(|given| **given).count() == 1;
     faults.require(one, at, "a probe asks by one of httpGet, tcpSocket, exec and grpc");
     if let Some(http) = &probe.http_get {
