@@ -7,6 +7,7 @@ use http::HeaderMap;
 
 use crate::control::build::{Built, Kept, build};
 use crate::snapshot::Snapshot;
+use crate::snapshot::listener::ConnectionFacts;
 use crate::snapshot::route::RequestFacts;
 
 /// A configuration that is read, compiled and asked as the gateway does.
@@ -40,14 +41,18 @@ impl Configuration {
 
     /// How many rules there are in all.
     pub fn rules(&self) -> usize {
-        let tables = self.snapshot.listeners.iter().filter_map(|listener| listener.plaintext.as_ref());
-        tables.flat_map(|chain| chain.routes.exact.values()).map(|host| host.rules.len()).sum()
+        let chains = self.snapshot.listeners.iter().flat_map(|listener| listener.chains.all());
+        let tables = chains.filter_map(|(_, chain)| chain.routes());
+        tables.flat_map(|routes| routes.exact.values()).map(|host| host.rules.len()).sum()
     }
 
     /// The origin of the rule for a request on the first plaintext listener.
     pub fn route(&self, authority: &str, path: &str, headers: &HeaderMap) -> Option<&str> {
-        let chain = self.snapshot.listeners.iter().find_map(|listener| listener.plaintext.as_ref())?;
+        let routes = self.snapshot.listeners.iter().find_map(|listener| {
+            let chain = listener.chains.find(&ConnectionFacts::plain(listener.address.ip()))?;
+            chain.routes()
+        })?;
         let facts = RequestFacts { method: "GET", scheme: "http", authority, path, query: None, headers };
-        Some(&*chain.routes.find(authority)?.find(&facts)?.origin)
+        Some(&*routes.find(authority)?.find(&facts)?.origin)
     }
 }

@@ -15,10 +15,11 @@ use self::asked::Asked;
 use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::{Cluster, EndpointSource};
 use crate::snapshot::headers::TemplateFacts;
-use crate::snapshot::listener::{FilterChain, Listener};
+use crate::snapshot::listener::{ConnectionFacts, FilterChain, Listener, Service};
 use crate::snapshot::path;
 use crate::snapshot::redirect::https_location;
 use crate::snapshot::route::{Action, ClusterReference, Destination, Forward, RequestFacts, RouteRule, VirtualHost};
+use crate::snapshot::tcp::{TcpDestination, TcpProxy};
 use crate::snapshot::tls::{TlsClient, TlsServer};
 
 /// A request to explain.
@@ -26,12 +27,12 @@ use crate::snapshot::tls::{TlsClient, TlsServer};
 pub(crate) struct Query {
     /// Empty means GET.
     pub method: String,
-    /// `http://host[:port]/path`: the port is the Gateway's or the bound one; `https` means TLS.
+    /// `http://host[:port]/path`: the port is the Gateway's or the bound one; `https` means TLS, `tcp` no HTTP.
     pub url: String,
     pub headers: Vec<(String, String)>,
     /// The client's address; 127.0.0.1 if absent.
     pub from: Option<IpAddr>,
-    /// The server name of TLS; the URL's host if absent, empty for none.
+    /// The server name of TLS; empty for none. If absent, it is the host of an `https` URL, and `tcp` is plaintext.
     pub sni: Option<String>,
 }
 
@@ -76,6 +77,8 @@ pub(crate) enum Outcome {
     Answered { status: u16, reason: String, location: Option<String> },
     /// The request goes to one of the destinations.
     Forwarded(Box<Forwarding>),
+    /// The bytes of the connection go to one of the destinations.
+    Connected { origin: String, destinations: Vec<Target>, idle_timeout: Option<String> },
 }
 
 /// What goes where.
@@ -110,6 +113,18 @@ pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation,
     let mut explanation = Explanation { generation: snapshot.generation, ..Explanation::default() };
     explanation.request = format!("{} {}://{}{}", asked.method, asked.scheme, asked.authority, asked.target);
     let Some((listener, chain)) = find_chain(snapshot, &asked, &mut explanation) else { return Ok(explanation) };
+    let routes = match &chain.service {
+        Service::Http(_) if asked.scheme == "tcp" => {
+            let reason = "the server reads HTTP; ask for an http or https URL";
+            explanation.outcome = Outcome::Closed { reason: reason.to_owned() };
+            return Ok(explanation);
+        }
+        Service::Http(routes) => routes,
+        Service::Tcp(proxy) => {
+            explanation.outcome = connected(proxy);
+            return Ok(explanation);
+        }
+    };
     let normalized = match path::normalize(&asked.target, snapshot.proxy.path_normalization) {
         Ok(normalized) => normalized,
         Err(error) => {
@@ -127,8 +142,8 @@ pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation,
         headers: &asked.headers,
     };
     explanation.request = format!("{} {}://{}{normalized}", asked.method, asked.scheme, asked.authority);
-    let Some(host) = chain.routes.find(&asked.authority) else {
-        let hosts: Vec<_> = chain.routes.virtual_hosts().iter().map(|host| host.name.to_string()).collect();
+    let Some(host) = routes.find(&asked.authority) else {
+        let hosts: Vec<_> = routes.virtual_hosts().iter().map(|host| host.name.to_string()).collect();
         let known = if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") };
         explanation.outcome = answered(404, &format!("no virtual host has this name; there are: {known}"), None);
         return Ok(explanation);
@@ -154,45 +169,33 @@ fn find_chain<'a>(
     let listener = find_listener(snapshot, asked.port)?;
     explanation.listener = Some(listener.address.to_string());
     let closed = |reason: &str| Outcome::Closed { reason: reason.to_owned() };
-    if asked.scheme == "http" {
-        let Some(chain) = listener.plaintext.as_deref() else {
-            explanation.outcome = closed("the port takes TLS only");
-            return None;
-        };
-        explanation.chain = Some(format!("{} (plaintext)", chain.name));
-        return Some((listener, chain));
-    }
-    let sni = asked.sni.as_deref();
-    let shown = sni.unwrap_or("none");
-    let Some(chain) = listener.tls.find(sni) else {
-        explanation.outcome = match listener.plaintext {
-            Some(_) => answered(
-                400,
-                &format!("no server takes the server name {shown}; the plaintext server cannot read TLS"),
-                None,
-            ),
-            None => closed(&format!("no server takes the server name {shown}")),
-        };
+    let destination = listener.address.ip();
+    let (facts, shown) = match (asked.is_tls, asked.sni.as_deref()) {
+        (false, _) => (ConnectionFacts::plain(destination), "plaintext".to_owned()),
+        (true, None) => (ConnectionFacts::tls(destination, None), "no server name".to_owned()),
+        (true, Some(sni)) => (ConnectionFacts::tls(destination, Some(sni)), format!("server name {sni}")),
+    };
+    let Some(chain) = listener.chains.find(&facts) else {
+        explanation.outcome = closed(&format!("no server of the port takes a connection with {shown}"));
         return None;
     };
-    explanation.chain = Some(format!("{} (server name {shown})", chain.name));
+    explanation.chain = Some(format!("{} ({shown})", chain.name));
     match &chain.tls {
-        Some(TlsServer::Ready { .. }) => Some((listener, chain)),
-        Some(TlsServer::Unavailable { reason }) => {
-            explanation.outcome = closed(reason);
-            None
+        Some(_) if !asked.is_tls => explanation.outcome = closed("the server takes TLS only"),
+        Some(TlsServer::Unavailable { reason }) => explanation.outcome = closed(reason),
+        None if asked.is_tls && chain.routes().is_some() => {
+            let reason = format!("no server takes {shown}; the plaintext server cannot read TLS");
+            explanation.outcome = answered(400, &reason, None);
         }
-        None => {
-            explanation.outcome = closed("the chain does not end TLS");
-            None
-        }
+        Some(TlsServer::Ready { .. }) | None => return Some((listener, chain)),
     }
+    None
 }
 
 /// By the bound port, else by the Gateway's port; an address for all interfaces comes first.
 fn find_listener(snapshot: &Snapshot, port: u16) -> Option<&Listener> {
     let all = || snapshot.listeners.iter().map(|listener| &**listener);
-    let of_gateway = |listener: &&Listener| listener.chains().iter().any(|(_, chain)| chain.routes.port == port);
+    let of_gateway = |listener: &&Listener| listener.chains.all().iter().any(|(_, chain)| chain.port() == port);
     let mut bound: Vec<_> = all().filter(|listener| listener.address.port() == port).collect();
     if bound.is_empty() {
         bound = all().filter(of_gateway).collect();
@@ -268,19 +271,52 @@ fn target(destination: &Destination, total: u32) -> Target {
     Target {
         cluster: destination.cluster.name().to_string(),
         weight: destination.weight,
-        share: f64::from(destination.weight) * 100.0 / f64::from(total.max(1)),
+        share: share(destination.weight, total),
         transport,
         endpoints,
     }
 }
 
+fn share(weight: u32, total: u32) -> f64 {
+    f64::from(weight) * 100.0 / f64::from(total.max(1))
+}
+
+/// What becomes of the bytes of a connection.
+fn connected(proxy: &TcpProxy) -> Outcome {
+    if proxy.destinations.is_empty() {
+        return Outcome::Closed { reason: "no route of a VirtualService is for this server".to_owned() };
+    }
+    let target = |destination: &TcpDestination| {
+        let (transport, endpoints) = match &destination.cluster {
+            ClusterReference::Missing(_) => ("the destination does not exist: closed".to_owned(), Vec::new()),
+            ClusterReference::Known(cluster) => (encryption(cluster), endpoints(cluster)),
+        };
+        Target {
+            cluster: destination.cluster.name().to_string(),
+            weight: destination.weight,
+            share: share(destination.weight, proxy.total_weight),
+            transport,
+            endpoints,
+        }
+    };
+    Outcome::Connected {
+        origin: proxy.origin.to_string(),
+        destinations: proxy.destinations.iter().map(target).collect(),
+        idle_timeout: proxy.idle_timeout.map(|timeout| format!("{timeout:?}")),
+    }
+}
+
 fn transport(cluster: &Cluster) -> String {
+    format!("{} over {}", cluster.protocol, encryption(cluster))
+}
+
+fn encryption(cluster: &Cluster) -> String {
     let tls = match &cluster.tls {
         None => "plaintext".to_owned(),
         Some(TlsClient::Ready { sni, .. }) => format!("TLS for {}", sni.as_deref().unwrap_or("the request's host")),
         Some(TlsClient::Unavailable { reason }) => format!("no connection: {reason}"),
     };
-    format!("{} over {tls}, {}", cluster.protocol, cluster.balancing)
+    format!("{tls}, {}", cluster.balancing)
 }
 
 fn endpoints(cluster: &Cluster) -> Vec<String> {

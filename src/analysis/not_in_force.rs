@@ -66,8 +66,6 @@ pub(super) fn of_gateway(object: &Object<Gateway>) -> Vec<Finding> {
 /// Fields of a VirtualService.
 pub(super) fn of_virtual_service(object: &Object<VirtualService>) -> Vec<Finding> {
     let mut unused = Unused::default();
-    unused.note(!object.spec.tls.is_empty(), "tls routes", || "spec.tls".into());
-    unused.note(!object.spec.tcp.is_empty(), "tcp routes", || "spec.tcp".into());
     for (index, route) in object.spec.http.iter().enumerate() {
         note_route(route, index, &mut unused);
     }
@@ -163,7 +161,6 @@ fn note_pool(pool: &ConnectionPoolSettings, path: &str, unused: &mut Unused) {
         let place = |field: &str| format!("{path}.connectionPool.tcp.{field}");
         unused.note(tcp.max_connections != 0, "maxConnections", || place("maxConnections"));
         unused.note(tcp.tcp_keepalive.is_some(), "tcpKeepalive", || place("tcpKeepalive"));
-        unused.note(tcp.max_connection_duration.is_some(), "maxConnectionDuration", || place("maxConnectionDuration"));
     }
     if let Some(http) = &pool.http {
         let place = |field: &str| format!("{path}.connectionPool.http.{field}");

@@ -12,6 +12,11 @@ pub(crate) struct Cidr {
 }
 
 impl Cidr {
+    /// The number of leading bits that count.
+    pub(crate) fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
     /// IPv4-mapped IPv6 addresses count as IPv4.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {

@@ -14,7 +14,7 @@ use super::work::Work;
 use crate::resource::codes;
 use crate::resource::meta::Labels;
 use crate::resource::networking::{Destination, H2UpgradePolicy, SimpleLb};
-use crate::snapshot::cluster::{Balancing, Cluster, EndpointSource, ServiceFacts, UpstreamProtocol};
+use crate::snapshot::cluster::{Balancing, Cluster, EndpointSource, ServiceFacts, TcpSettings, UpstreamProtocol};
 use crate::snapshot::route::ClusterReference;
 
 /// Upstream connections idle for this long are closed unless a rule says otherwise (Envoy's default).
@@ -35,6 +35,16 @@ pub(super) fn reference(work: &mut Work<'_>, destination: &Destination, place: P
     let port = destination_port(work, destination, &host, place);
     let subset = destination.subset.as_str();
     let name: Arc<str> = format!("outbound|{port}|{subset}|{host}").into();
+    named(work, name)
+}
+
+/// The cluster of a service that clients of the mesh name themselves (AUTO_PASSTHROUGH): its endpoints that speak
+/// mesh TLS, which is not ended or begun here.
+pub(super) fn mesh_reference(work: &mut Work<'_>, host: &str, port: u16, subset: &str) -> ClusterReference {
+    named(work, format!("outbound_.{port}_.{subset}_.{host}").into())
+}
+
+fn named(work: &mut Work<'_>, name: Arc<str>) -> ClusterReference {
     let cluster = by_name(work, &name);
     let answer = Answer::of(cluster.as_deref().into_iter());
     work.index.note(answer, || Question::Cluster { name: name.clone() });
@@ -44,7 +54,7 @@ pub(super) fn reference(work: &mut Work<'_>, destination: &Destination, place: P
     }
 }
 
-/// The cluster with Istio's name `outbound|<port>|<subset>|<host>`: of this generation, or of the last one if nothing
+/// The cluster with one of Istio's names: of this generation, or of the last one if nothing
 /// that it depends on has changed.
 pub(super) fn by_name(work: &mut Work<'_>, name: &Arc<str>) -> Option<Arc<Cluster>> {
     if let Some(built) = work.clusters.get(name) {
@@ -72,10 +82,23 @@ pub(super) fn destination_port(work: &Work<'_>, destination: &Destination, host:
     own.and_then(ServiceView::single_port).unwrap_or(place.server_port)
 }
 
+/// What a cluster is for, as its name tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// `outbound|<port>|<subset>|<host>`
+    Route,
+    /// `outbound_.<port>_.<subset>_.<host>`
+    MeshTls,
+}
+
 /// `None`: no such service, port or subset.
 fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
-    let mut parts = name.splitn(4, '|').skip(1);
-    let (port, subset, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
+    let (purpose, parts) = match name.strip_prefix("outbound_.") {
+        Some(parts) => (Purpose::MeshTls, parts.splitn(3, "_.")),
+        None => (Purpose::Route, name.strip_prefix("outbound|")?.splitn(3, "|")),
+    };
+    let [port, subset, host] = parts.collect::<Vec<_>>().try_into().ok()?;
+    let port = port.parse().ok()?;
     let index = work.index;
     let view = index.services(host).first()?;
     let port = view.port(port)?;
@@ -84,12 +107,17 @@ fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
         "" => None,
         subset => Some(rule.as_ref()?.subset(subset)?),
     };
-    let labels = chosen.map(|(_, subset)| subset.labels.clone()).unwrap_or_default();
+    let mut labels = chosen.map(|(_, subset)| subset.labels.clone()).unwrap_or_default();
     let mut policy = rule.as_ref().map(|rule| rule.policy(port.number, chosen.map(|(_, s)| s))).unwrap_or_default();
     policy.connection_pool = policy.connection_pool.or(index.settings.mesh.connection_pool.as_ref());
+    if purpose == Purpose::MeshTls {
+        labels.insert("security.istio.io/tlsMode".into(), "istio".into());
+        policy.tls = None;
+    }
     let endpoints = select_endpoints(work, view, port, &labels, policy)?;
     if let (EndpointSource::Static(none), Some((object, subset))) = (&endpoints, chosen)
         && none.is_empty()
+        && purpose == Purpose::Route
     {
         let position = object.spec.subsets.iter().position(|other| std::ptr::eq(other, subset)).unwrap_or_default();
         let message = format!("no endpoint of {host} has the labels of the subset `{}`", subset.name);
@@ -167,6 +195,14 @@ fn finish(
         max_requests_per_connection: http
             .and_then(|http| u32::try_from(http.max_requests_per_connection).ok())
             .unwrap_or_default(),
+        tcp: TcpSettings {
+            max_connections: tcp.and_then(|tcp| u32::try_from(tcp.max_connections).ok()).filter(|most| *most > 0),
+            idle_timeout: match tcp.and_then(|tcp| tcp.idle_timeout) {
+                Some(written) => Some(written.0).filter(|idle| !idle.is_zero()),
+                None => TcpSettings::default().idle_timeout,
+            },
+            max_duration: tcp.and_then(|tcp| tcp.max_connection_duration).map(|most| most.0),
+        },
         identity: identity.finish(),
     }
 }

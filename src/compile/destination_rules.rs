@@ -117,6 +117,17 @@ impl<'a> MergedRule<'a> {
         all.into_iter().find(|(_, subset)| subset.name == name)
     }
 
+    /// Every subset's name once.
+    pub(super) fn subset_names(&self) -> Vec<&'a str> {
+        let mut names: Vec<&str> = Vec::new();
+        for subset in self.0.iter().flat_map(|rule| &rule.spec.subsets) {
+            if !names.contains(&subset.name.as_str()) {
+                names.push(&subset.name);
+            }
+        }
+        names
+    }
+
     /// The rule whose trafficPolicy counts, for findings.
     pub(super) fn object(&self) -> Option<&'a Object<DestinationRule>> {
         let with_policy = self.0.iter().find(|rule| rule.spec.traffic_policy.is_some());

@@ -34,11 +34,25 @@ pub(super) struct BoundServer<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServerKind {
     /// HTTP without TLS.
-    Plain,
-    /// TLS: ended here if its settings allow, else its connections are closed.
-    Tls,
-    /// Anything else; nothing is bound for it.
-    NotInForce,
+    Http,
+    /// HTTP behind TLS that is ended here.
+    Https,
+    /// Bytes as they come.
+    Tcp,
+    /// Bytes behind TLS that is ended here.
+    TlsTcp,
+    /// TLS that is not ended here, by server name.
+    Passthrough,
+    /// TLS of the mesh that is not ended here; the server name is the cluster.
+    AutoPassthrough,
+    /// Nothing is bound for it.
+    Nothing,
+}
+
+impl ServerKind {
+    pub(super) fn is_tls(self) -> bool {
+        !matches!(self, ServerKind::Http | ServerKind::Tcp | ServerKind::Nothing)
+    }
 }
 
 /// The servers of the Gateways that select us, in the order of merging.
@@ -105,7 +119,7 @@ fn admit<'a>(
             }
         }
         Some(_) => {}
-        None if kind != ServerKind::Tls => state.plaintext = Some((server.bind.clone(), protocol)),
+        None if !kind.is_tls() => state.plaintext = Some((server.bind.clone(), protocol)),
         None if taken && !route_name.is_empty() && state.route_names.contains(&route_name) => {
             let message = format!(
                 "an earlier server has the same port and port name `{}`; this one is left out",
@@ -116,20 +130,23 @@ fn admit<'a>(
         None => {}
     }
     state.route_names.insert(route_name.clone());
-    if kind == ServerKind::NotInForce {
-        let message =
-            format!("servers of protocol {} are not in force yet; nothing is bound for it", server.port.protocol);
+    if kind == ServerKind::Nothing {
+        let message = format!("nothing is bound for a server of protocol {}", server.port.protocol);
         return Err((&codes::SERVER_NOT_IN_FORCE, message));
     }
     Ok(Some(BoundServer { gateway, server, number, address, route_name, hosts, kind }))
 }
 
 fn kind_of(server: &Server, protocol: Protocol) -> ServerKind {
-    match protocol {
-        Protocol::Http | Protocol::Http2 => ServerKind::Plain,
-        Protocol::Https | Protocol::Tls if server.tls.is_some() => ServerKind::Tls,
-        Protocol::Tcp if server.tls.is_some() => ServerKind::Tls,
-        _ => ServerKind::NotInForce,
+    let mode = server.tls.as_ref().map(|tls| tls.mode);
+    match (protocol, mode) {
+        (Protocol::Http | Protocol::Http2, _) => ServerKind::Http,
+        (Protocol::Udp | Protocol::Unknown, _) | (Protocol::Https | Protocol::Tls, None) => ServerKind::Nothing,
+        (Protocol::Tcp, None) => ServerKind::Tcp,
+        (_, Some(ServerTlsMode::Passthrough)) => ServerKind::Passthrough,
+        (_, Some(ServerTlsMode::AutoPassthrough)) => ServerKind::AutoPassthrough,
+        (Protocol::Https, Some(_)) => ServerKind::Https,
+        (Protocol::Tls | Protocol::Tcp, Some(_)) => ServerKind::TlsTcp,
     }
 }
 

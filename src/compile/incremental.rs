@@ -160,8 +160,8 @@ fn only_what_a_change_touches_is_made_anew() {
         }
     }
     let rules = |snapshot: &Snapshot| {
-        let chain = snapshot.listeners[0].plaintext.clone().unwrap();
-        ["a0.test", "a1.test", "b.test"].map(|name| chain.routes.find(name).unwrap().clone())
+        let (_, chain) = &snapshot.listeners[0].chains.all()[0];
+        ["a0.test", "a1.test", "b.test"].map(|name| chain.routes().unwrap().find(name).unwrap().clone())
     };
     let same = |a: &Snapshot, b: &Snapshot| {
         let (a, b) = (rules(a), rules(b));

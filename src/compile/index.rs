@@ -177,6 +177,14 @@ impl<'a> Index<'a> {
         found
     }
 
+    /// The services of the mesh by host, in the order of names: the first of each host that this gateway sees.
+    pub(super) fn mesh_services(&self) -> Vec<&ServiceView<'a>> {
+        let first = self.services.values().filter_map(|views| views.first());
+        let mut services: Vec<_> = first.filter(|view| view.is_in_mesh()).collect();
+        services.sort_by(|a, b| a.host.cmp(&b.host));
+        services
+    }
+
     /// Follows ExternalName Services to a service that is known under its own name; other hosts stay.
     pub(super) fn resolve_alias(&self, host: &str) -> String {
         let mut resolved = host.to_owned();

@@ -14,6 +14,7 @@ mod header_operations;
 #[cfg(test)]
 mod incremental;
 mod index;
+mod layer4;
 mod listeners;
 mod matches;
 mod memory;
@@ -82,6 +83,7 @@ fn policy(settings: &Settings) -> ProxyPolicy {
             settings::PathNormalization::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
         },
         max_concurrent_streams: http.max_concurrent_streams,
+        listener_log: settings.access_log.listeners,
         own_headers: own_headers(&http.own_headers),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::gateways::BoundServer;
+use super::gateways::{BoundServer, ServerKind};
 use super::memory::{Memory, Rules};
 use super::virtual_service::{self, ServerPlace};
 use super::work::Work;
@@ -13,13 +13,13 @@ use crate::resource::networking::VirtualService;
 use crate::snapshot::route::{RouteRule, RouteTable, VirtualHost};
 
 /// The table of servers that share one route name, in the order of merging.
-pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[BoundServer<'a>]) -> RouteTable {
+pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[&BoundServer<'a>]) -> RouteTable {
     let mut hosts = Hosts::default();
     // A VirtualService on two servers of one Gateway is built once, with the first server's port.
     let mut built: HashMap<(&str, &str, *const Object<VirtualService>), Rules> = HashMap::new();
     for server in servers {
         let gateway = server.gateway.key();
-        let place = ServerPlace { gateway: &gateway, port: port_number(server), tls: server.kind.is_tls() };
+        let place = ServerPlace { gateway: &gateway, port: port_number(server), tls: server.kind == ServerKind::Https };
         let index = work.index;
         for object in index.bound_to(&gateway) {
             let served = for_namespace(server, &object.meta.namespace);
@@ -52,7 +52,7 @@ pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[BoundServer<
     }
     let mut table = RouteTable {
         name: name.to_owned(),
-        port: servers.first().map(port_number).unwrap_or_default(),
+        port: servers.first().map(|first| port_number(first)).unwrap_or_default(),
         ..RouteTable::default()
     };
     for host in hosts.order {
@@ -89,7 +89,7 @@ fn virtual_host(memory: &mut Memory, table: &str, host: Host) -> Arc<VirtualHost
     memory.hosts.insert(key, (host.parts, made)).1
 }
 
-fn port_number(server: &BoundServer<'_>) -> u16 {
+pub(super) fn port_number(server: &BoundServer<'_>) -> u16 {
     u16::try_from(server.server.port.number).unwrap_or_default()
 }
 
@@ -98,7 +98,7 @@ fn redirects(server: &BoundServer<'_>) -> bool {
 }
 
 /// The hosts that a server offers to VirtualServices of a namespace.
-fn for_namespace<'a>(server: &'a BoundServer<'_>, namespace: &str) -> Vec<&'a str> {
+pub(super) fn for_namespace<'a>(server: &'a BoundServer<'_>, namespace: &str) -> Vec<&'a str> {
     let offered = |host: &'a str| match host.split_once('/') {
         None => Some(host),
         Some((wanted, name)) if wanted == "*" || wanted == namespace => Some(name),

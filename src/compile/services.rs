@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::protocol::Protocol;
 use crate::resource::core::{IntOrString, Service};
 use crate::resource::meta::Object;
-use crate::resource::networking::ServiceEntry;
+use crate::resource::networking::{Location, ServiceEntry};
 use crate::resource::settings::HostAddress;
 
 /// One service as clusters see it, whatever kind it was written as.
@@ -50,6 +50,17 @@ impl<'a> ServiceView<'a> {
                 Some(&service.spec.external_name)
             }
             _ => None,
+        }
+    }
+
+    /// Whether it belongs to the mesh (ServiceEntry.location); what only the settings know does not.
+    pub(super) fn is_in_mesh(&self) -> bool {
+        match &self.source {
+            ServiceSource::Kubernetes(_) => true,
+            ServiceSource::Entries(entries) => {
+                entries.first().is_some_and(|entry| entry.spec.location == Location::MeshInternal)
+            }
+            ServiceSource::Named(_) => false,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::resource::meta::{Meta, Object, Origin};
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::EndpointSource;
+use crate::snapshot::listener::ConnectionFacts;
 use crate::snapshot::route::{Action, RouteRule};
 use crate::snapshot::tls::TlsServer;
 
@@ -66,7 +67,10 @@ fn a_bad_certificate_closes_its_own_server_alone() {
     ];
     let mut memory = Memory::default();
     let (snapshot, findings) = compiled(&resources, &mut memory);
-    let chain = |snapshot: &Snapshot, name: &str| snapshot.listeners[0].tls.find(Some(name)).cloned().unwrap();
+    let chain = |snapshot: &Snapshot, name: &str| {
+        let facts = ConnectionFacts::tls([127, 0, 0, 1].into(), Some(name));
+        snapshot.listeners[0].chains.find(&facts).cloned().unwrap()
+    };
     for (name, ready) in [("good", true), ("old", true), ("mixed", false), ("empty", false), ("missing", false)] {
         let chain = chain(&snapshot, &format!("{name}.test"));
         assert_eq!(matches!(chain.tls, Some(TlsServer::Ready { .. })), ready, "{name}");
@@ -101,9 +105,10 @@ fn a_spoiled_rule_leaves_the_others() {
     ]);
     resources.virtual_services.push(object("vs", json!({ "hosts": ["*"], "gateways": ["gw"], "http": rules })));
     let (snapshot, findings) = compiled(&resources, &mut Memory::default());
-    let chain = snapshot.listeners[0].plaintext.clone().unwrap();
+    let facts = ConnectionFacts::plain([127, 0, 0, 1].into());
+    let chain = snapshot.listeners[0].chains.find(&facts).unwrap();
     let made = |rule: &Arc<RouteRule>| (rule.origin.to_string(), matches!(rule.action, Action::Invalid(_)));
-    let rules: Vec<_> = chain.routes.find("x").unwrap().rules.iter().map(made).collect();
+    let rules: Vec<_> = chain.routes().unwrap().find("x").unwrap().rules.iter().map(made).collect();
     let origin = |place: &str| format!("VirtualService istio-system/vs {place}");
     assert_eq!(
         rules,

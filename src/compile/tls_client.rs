@@ -52,30 +52,43 @@ fn try_build(work: &mut Work<'_>, settings: &ClientTls, entry_names: &[String]) 
         (false, true, false) if entry_names.is_empty() => NameCheck::ChainOnly,
         (false, true, false) => NameCheck::Any(entry_names.to_vec()),
     };
-    let authorities = authorities_secret(work, settings)?;
-    let own = own_secret(work, settings)?;
+    let credentials = (authorities_secret(work, settings)?, own_secret(work, settings)?);
+    let unnamed = match &names {
+        NameCheck::Host => NameCheck::ChainOnly,
+        NameCheck::HostAndAny(entry_names) => NameCheck::Any(entry_names.clone()),
+        other => other.clone(),
+    };
+    let (config, fingerprint) = configured(work, settings, names, credentials)?;
+    let (unnamed, _) = configured(work, settings, unnamed, credentials)?;
+    let sni = (!settings.sni.is_empty()).then(|| settings.sni.clone());
+    let with_sni = work.memory.fingerprint(&(fingerprint, &sni));
+    Ok((TlsClient::Ready { config, sni, unnamed }, with_sni as u64))
+}
+
+/// The configuration for one way to verify names, kept from the last generation if nothing of it changed.
+fn configured(
+    work: &mut Work<'_>,
+    settings: &ClientTls,
+    names: NameCheck,
+    (authorities, own): (Credential<'_>, Credential<'_>),
+) -> Result<(Arc<ClientConfig>, u128), String> {
     let material = format!("{names:?} {:?}", settings.mode);
     let parts = (&material, authorities.map(|s| &s.spec.data), own.map(|s| &s.spec.data));
     let fingerprint = work.memory.fingerprint(&parts);
-    let config = match work.memory.client_configs.get(&fingerprint) {
-        Some(kept) => kept,
-        None => {
-            let roots = match authorities {
-                _ if skip => Arc::new(RootCertStore::empty()),
-                Some(secret) => {
-                    let read = certificates::authorities(&secret.spec);
-                    Arc::new(read.map_err(|reason| format!("Secret {}: {reason}", secret.key()))?)
-                }
-                None => work.memory.system_roots(),
-            };
-            let own = own.map(|secret| work.memory.certified_key(secret)).transpose()?;
-            let made = config(roots, names, own)?;
-            work.memory.client_configs.insert(fingerprint, made)
+    if let Some(kept) = work.memory.client_configs.get(&fingerprint) {
+        return Ok((kept, fingerprint));
+    }
+    let roots = match authorities {
+        _ if settings.insecure_skip_verify.unwrap_or(false) => Arc::new(RootCertStore::empty()),
+        Some(secret) => {
+            let read = certificates::authorities(&secret.spec);
+            Arc::new(read.map_err(|reason| format!("Secret {}: {reason}", secret.key()))?)
         }
+        None => work.memory.system_roots(),
     };
-    let sni = (!settings.sni.is_empty()).then(|| settings.sni.clone());
-    let with_sni = work.memory.fingerprint(&(fingerprint, &sni));
-    Ok((TlsClient::Ready { config, sni }, with_sni as u64))
+    let own = own.map(|secret| work.memory.certified_key(secret)).transpose()?;
+    let made = config(roots, names, own)?;
+    Ok((work.memory.client_configs.insert(fingerprint, made), fingerprint))
 }
 
 type Credential<'a> = Option<&'a Arc<Object<crate::resource::core::Secret>>>;

@@ -29,13 +29,6 @@ pub(super) fn build(work: &mut Work<'_>, settings: &ServerTls, gateway: &Object<
     }
 }
 
-/// For a server that is not HTTP: its routes are not in force yet.
-pub(super) fn no_routes(work: &mut Work<'_>, gateway: &Object<Gateway>, path: &str) -> TlsServer {
-    let reason = "tls and tcp routes are not in force yet; connections are closed".to_owned();
-    work.problems.report(gateway, &codes::SERVER_NOT_IN_FORCE, path, reason.as_str());
-    TlsServer::Unavailable { reason }
-}
-
 /// A certificate with its key, and words for where it came from.
 type Material = (String, Arc<CertifiedKey>);
 

@@ -123,7 +123,7 @@ pub(crate) struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ListenerStatus {
     pub address: SocketAddr,
-    /// The chains behind it: plaintext first, then TLS in the order of names.
+    /// The chains behind it, in the order of names.
     pub chains: Vec<String>,
 }
 
@@ -162,14 +162,10 @@ impl Status {
 
 impl ListenerStatus {
     fn of(listener: &Listener) -> Self {
-        let names = &listener.tls;
-        let by_suffix = names.suffixes.iter().map(|(_, chain)| chain);
-        let mut tls: Vec<String> =
-            names.exact.values().chain(by_suffix).chain(&names.any).map(|chain| chain.name.clone()).collect();
-        tls.sort();
-        tls.dedup();
-        let plaintext = listener.plaintext.iter().map(|chain| chain.name.clone());
-        ListenerStatus { address: listener.address, chains: plaintext.chain(tls).collect() }
+        let mut chains: Vec<String> = listener.chains.all().iter().map(|(_, chain)| chain.name.clone()).collect();
+        chains.sort();
+        chains.dedup();
+        ListenerStatus { address: listener.address, chains }
     }
 }
 

@@ -10,11 +10,13 @@ use crate::snapshot::headers::is_known_in_request;
 /// The request in the data plane's words.
 pub(super) struct Asked {
     pub method: String,
+    /// `http`, `https` or `tcp`
     pub scheme: String,
     pub authority: String,
     /// Path and query as sent.
     pub target: String,
     pub port: u16,
+    pub is_tls: bool,
     pub sni: Option<String>,
     pub headers: HeaderMap,
     pub from: IpAddr,
@@ -25,8 +27,8 @@ impl Asked {
         let wrong = |why: &str| format!("`{}` cannot be explained: {why}; write http://host[:port]/path", query.url);
         let (scheme, rest) = query.url.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
         let scheme = scheme.to_ascii_lowercase();
-        if scheme != "http" && scheme != "https" {
-            return Err(wrong("the scheme has to be http or https"));
+        if !["http", "https", "tcp"].contains(&scheme.as_str()) {
+            return Err(wrong("the scheme has to be http, https or tcp"));
         }
         let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (written, target) = rest.split_at_checked(at).unwrap_or((rest, ""));
@@ -34,12 +36,16 @@ impl Asked {
         let parsed: Uri = format!("{scheme}://{written}/").parse().map_err(|_| wrong("the host is not readable"))?;
         let host = parsed.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
         let own_port = if scheme == "https" { 443 } else { 80 };
-        let port = parsed.port_u16().unwrap_or(own_port);
+        let port = match parsed.port_u16() {
+            None if scheme == "tcp" => return Err(wrong("tcp needs a port")),
+            written => written.unwrap_or(own_port),
+        };
         let authority = if port == own_port { host.to_owned() } else { format!("{host}:{port}") };
         let from = query.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let mut asked = Asked {
             method: if query.method.is_empty() { "GET".to_owned() } else { query.method.clone() },
-            sni: (scheme == "https").then(|| query.sni.clone().unwrap_or_else(|| host.to_owned())),
+            is_tls: scheme == "https" || (scheme == "tcp" && query.sni.is_some()),
+            sni: query.sni.clone().or_else(|| (scheme == "https").then(|| host.to_owned())),
             scheme,
             authority,
             target,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Explanation, Forwarding, Outcome};
+use super::{Explanation, Forwarding, Outcome, Target};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,19 +32,27 @@ impl fmt::Display for Outcome {
                 location.iter().try_for_each(|location| writeln!(f, "  location    {location}"))
             }
             Outcome::Forwarded(forwarding) => write!(f, "{forwarding}"),
+            Outcome::Connected { origin, destinations, idle_timeout } => {
+                writeln!(f, "outcome       connected by {origin}")?;
+                destinations.iter().try_for_each(|target| write!(f, "{target}"))?;
+                idle_timeout.iter().try_for_each(|timeout| writeln!(f, "  idle        {timeout}"))
+            }
         }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  {:>5.1} %     {} ({})", self.share, self.cluster, self.transport)?;
+        let shown = if self.endpoints.is_empty() { "no endpoints".to_owned() } else { self.endpoints.join(", ") };
+        writeln!(f, "              {shown}")
     }
 }
 
 impl fmt::Display for Forwarding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "outcome       forwarded as {}{}", self.authority, self.path)?;
-        for target in &self.destinations {
-            writeln!(f, "  {:>5.1} %     {} ({})", target.share, target.cluster, target.transport)?;
-            let shown =
-                if target.endpoints.is_empty() { "no endpoints".to_owned() } else { target.endpoints.join(", ") };
-            writeln!(f, "              {shown}")?;
-        }
+        self.destinations.iter().try_for_each(|target| write!(f, "{target}"))?;
         if let Some(timeout) = &self.timeout {
             writeln!(f, "  timeout     {timeout}")?;
         }

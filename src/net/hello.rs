@@ -117,6 +117,18 @@ pub(crate) struct Hello {
     pub length: usize,
 }
 
+impl Hello {
+    /// The server name that the client asks for.
+    pub(crate) fn server_name(&self) -> Option<Box<str>> {
+        self.accepted.client_hello().server_name().map(Box::from)
+    }
+
+    /// The protocols that the client offers, in its order.
+    pub(crate) fn alpn(&self) -> Vec<&[u8]> {
+        self.accepted.client_hello().alpn().into_iter().flatten().collect()
+    }
+}
+
 /// Whether a first byte begins TLS.
 pub(crate) fn is_tls(first: u8) -> bool {
     first == HANDSHAKE_RECORD

@@ -1,8 +1,8 @@
-//! What becomes of an accepted connection? PROXY header, first bytes, chain and TLS; then HTTP takes over.
+//! What becomes of an accepted connection? PROXY header, first bytes, chain and TLS; then HTTP or TCP takes over.
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +10,15 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{ClientProtocol, Connection, TlsFacts};
+use super::tcp::Visitor;
+use super::tcp::journal::Arrival;
 use super::tls::{self, Secured};
 use super::worker::Worker;
 use crate::net::drain::Drain;
 use crate::net::hello::{Hello, Opening, is_tls};
 use crate::net::link::Link;
 use crate::net::proxy_protocol::{self, Addresses, Header};
-use crate::snapshot::listener::Listener;
+use crate::snapshot::listener::{ConnectionFacts, FilterChain, Listener, Service};
 use crate::snapshot::tls::TlsServer;
 
 /// A socket that a listener accepted.
@@ -27,7 +29,7 @@ pub(super) struct Accepted {
     pub listener: SocketAddr,
 }
 
-/// Why a connection is closed before HTTP. The client is told nothing, except alerts for a broken handshake.
+/// Why a connection is closed before it is served. The client is told nothing, except alerts for a broken handshake.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("{0}")]
@@ -40,12 +42,20 @@ enum Refusal {
     NoListener,
     #[error("not a PROXY protocol header")]
     ProxyHeader,
-    #[error("no server for this name")]
-    UnknownName,
-    #[error("no plaintext server")]
+    #[error("no filter chain takes it")]
+    NoChain(Box<Stray>),
+    #[error("plaintext where TLS is ended")]
     Plaintext,
     #[error("the certificate is not available: {0}")]
     Unavailable(String),
+}
+
+/// A connection that no chain takes.
+#[derive(Debug)]
+struct Stray {
+    connection: Connection,
+    is_tls: bool,
+    server_name: Option<Box<str>>,
 }
 
 impl Refusal {
@@ -54,9 +64,13 @@ impl Refusal {
         match self {
             Refusal::Io(_) => Some("failed"),
             Refusal::Slow => Some("timeout"),
-            Refusal::UnknownName => Some("unknown_name"),
+            Refusal::NoChain(stray) if stray.is_tls => Some("unknown_name"),
             Refusal::Unavailable(_) => Some("no_certificate"),
-            Refusal::Leaving | Refusal::NoListener | Refusal::ProxyHeader | Refusal::Plaintext => None,
+            Refusal::Leaving
+            | Refusal::NoListener
+            | Refusal::ProxyHeader
+            | Refusal::Plaintext
+            | Refusal::NoChain(_) => None,
         }
     }
 }
@@ -64,51 +78,92 @@ impl Refusal {
 /// Serves one connection until it ends.
 pub(super) async fn serve(accepted: Accepted, worker: Arc<Worker>, drain: Drain) {
     let Accepted { peer, listener, .. } = accepted;
+    let arrival = Arrival::now();
     // Boxed, because its state is large; a statement of its own, because it is freed before the connection is served.
     let established = Box::pin(establish(accepted, &worker, &drain)).await;
     match established {
-        Ok((link, connection)) => super::http::serve(link, Arc::new(connection), worker, drain).await,
-        Err(refusal) => tracing::debug!(%peer, %listener, reason = %refusal, "connection closed before HTTP"),
+        Ok(Established::Http(link, protocol, connection)) => {
+            super::http::serve(link, protocol, Arc::new(connection), worker, drain).await;
+        }
+        Ok(Established::Tcp(visitor)) => super::tcp::serve(*visitor, arrival, &worker).await,
+        Err(refusal) => {
+            if let Refusal::NoChain(stray) = &refusal {
+                super::tcp::journal::log_stray(&worker, &stray.connection, stray.server_name.as_deref(), arrival);
+            }
+            tracing::debug!(%peer, %listener, reason = %refusal, "connection closed before it was served");
+        }
     }
+}
+
+/// What a connection is served as.
+enum Established {
+    Http(Link, ClientProtocol, Connection),
+    Tcp(Box<Visitor>),
 }
 
 /// What comes out of the first bytes.
 enum Introduced {
-    Ready(Link, Connection),
+    Ready(Established),
     /// A TLS client that did not say by ALPN what it speaks.
     Unsaid(Box<Secured>, Connection),
 }
 
-async fn establish(accepted: Accepted, worker: &Worker, drain: &Drain) -> Result<(Link, Connection), Refusal> {
+async fn establish(accepted: Accepted, worker: &Worker, drain: &Drain) -> Result<Established, Refusal> {
     let began = Instant::now();
     let Accepted { socket, peer, listener: address } = accepted;
     socket.set_nodelay(true)?;
-    let local = canonical(socket.local_addr()?);
+    let ends = Addresses { client: canonical(peer), destination: canonical(socket.local_addr()?) };
     let opening = Opening::new(socket);
 
     // The snapshot is not held while nothing comes.
-    let (speaks_at_once, handshake_timeout, idle_timeout) = {
+    let (patience, handshake_timeout, idle_timeout) = {
         let snapshot = worker.store.load();
         let listener = snapshot.listener(address).ok_or(Refusal::NoListener)?;
-        let speaks_at_once = listener.proxy_protocol || !listener.tls.is_empty();
-        (speaks_at_once, snapshot.proxy.handshake_timeout, snapshot.proxy.idle_timeout)
+        let policy = &snapshot.proxy;
+        let patience = match first_word(listener, ends.destination.ip()) {
+            FirstWord::AtOnce => Some(policy.handshake_timeout),
+            FirstWord::AtLeisure => Some(policy.idle_timeout),
+            FirstWord::Nobody => None,
+        };
+        (patience, policy.handshake_timeout, policy.idle_timeout)
     };
-    let patience = if speaks_at_once { handshake_timeout } else { idle_timeout };
-    while_wanted(patience, drain, opening.stirs()).await?;
+    if let Some(patience) = patience {
+        while_wanted(patience, drain, opening.stirs()).await?;
+    }
 
     let snapshot = worker.store.load();
     let listener = snapshot.listener(address).ok_or(Refusal::NoListener)?;
+    let speaks_at_once = patience == Some(handshake_timeout);
     let deadline = if speaks_at_once { began } else { Instant::now() } + handshake_timeout;
-    let ends = Addresses { client: canonical(peer), destination: local };
     let introduced = timeout_at(deadline, introduce(opening, ends, listener, worker)).await;
     let introduced = introduced.unwrap_or(Err(Refusal::Slow))?;
     drop(snapshot);
     match introduced {
-        Introduced::Ready(link, connection) => Ok((link, connection)),
-        Introduced::Unsaid(mut stream, mut connection) => {
-            connection.protocol = while_wanted(idle_timeout, drain, tls::spoken_protocol(&mut stream)).await?;
-            Ok((Link::server_tls(*stream), connection))
+        Introduced::Ready(established) => Ok(established),
+        Introduced::Unsaid(mut stream, connection) => {
+            let protocol = while_wanted(idle_timeout, drain, tls::spoken_protocol(&mut stream)).await?;
+            Ok(Established::Http(Link::server_tls(*stream), protocol, connection))
         }
+    }
+}
+
+/// How soon a client has to say something before it is served.
+enum FirstWord {
+    /// A PROXY header or a ClientHello comes first.
+    AtOnce,
+    /// A request comes when the client wants.
+    AtLeisure,
+    /// The endpoint may be the one that speaks first.
+    Nobody,
+}
+
+fn first_word(listener: &Listener, destination: IpAddr) -> FirstWord {
+    if listener.proxy_protocol || listener.chains.inspects() {
+        return FirstWord::AtOnce;
+    }
+    match listener.chains.find(&ConnectionFacts::plain(destination)).map(|chain| &chain.service) {
+        Some(Service::Http(_)) => FirstWord::AtLeisure,
+        Some(Service::Tcp(_)) | None => FirstWord::Nobody,
     }
 }
 
@@ -137,41 +192,72 @@ async fn introduce(
     {
         ends = Addresses { client: canonical(told.client), destination: canonical(told.destination) };
     }
-    let connection = |tls, protocol| Connection {
-        socket_peer,
-        listener: listener.address,
-        local: ends.destination,
-        peer: ends.client,
-        tls,
-        protocol,
+    let connection =
+        Connection { socket_peer, listener: listener.address, local: ends.destination, peer: ends.client, tls: None };
+    let hello = match listener.chains.inspects() && is_tls(opening.first().await?) {
+        true => Some(counted(opening.hello().await.map_err(Refusal::Io), worker)?),
+        false => None,
     };
-    if is_tls(opening.first().await?) && !listener.tls.is_empty() {
-        let hello = counted(opening.hello().await.map_err(Refusal::Io), worker)?;
-        let server_name: Option<Box<str>> = hello.accepted.client_hello().server_name().map(Into::into);
-        if let Some(chain) = listener.tls.find(server_name.as_deref()) {
-            let secured = counted(secure(opening, hello, chain.tls.as_ref()).await, worker)?;
-            let version = tls::version(&secured);
-            worker.telemetry.metrics.tls_handshake(tls::version_name(version), "success");
-            let facts = Some(TlsFacts { server_name, version });
-            return Ok(match tls::settled_protocol(&secured) {
-                Some(protocol) => Introduced::Ready(Link::server_tls(secured), connection(facts, protocol)),
-                None => Introduced::Unsaid(Box::new(secured), connection(facts, ClientProtocol::Http1)),
-            });
-        }
-        if listener.plaintext.is_none() {
-            return counted(Err(Refusal::UnknownName), worker);
-        }
-        // A plaintext chain beside the TLS ones takes unknown names, as in Envoy: the client reads a plain 400.
-    }
-    if listener.plaintext.is_none() {
-        return Err(Refusal::Plaintext);
-    }
-    let protocol = match opening.begins_with_preface().await? {
-        true => ClientProtocol::Http2,
-        false => ClientProtocol::Http1,
+    let server_name = hello.as_ref().and_then(Hello::server_name);
+    let Some(chain) = find(listener, &connection, hello.as_ref(), server_name.as_deref()) else {
+        let stray = Stray { connection, is_tls: hello.is_some(), server_name };
+        return counted(Err(Refusal::NoChain(Box::new(stray))), worker);
     };
-    let (socket, read) = opening.into_parts();
-    Ok(Introduced::Ready(Link::server_plain(socket, read), connection(None, protocol)))
+    let Some(tls) = &chain.tls else { return open(opening, connection, chain, server_name).await };
+    let Some(hello) = hello else { return Err(Refusal::Plaintext) };
+    let secured = counted(secure(opening, hello, tls).await, worker)?;
+    let version = tls::version(&secured);
+    worker.telemetry.metrics.tls_handshake(tls::version_name(version), "success");
+    let connection = Connection { tls: Some(TlsFacts { server_name: server_name.clone(), version }), ..connection };
+    Ok(match (&chain.service, tls::settled_protocol(&secured)) {
+        (Service::Tcp(proxy), _) => {
+            let (proxy, link) = (Arc::clone(proxy), Link::server_tls(secured));
+            Introduced::Ready(Established::Tcp(Box::new(Visitor { link, connection, server_name, proxy })))
+        }
+        (Service::Http(_), Some(protocol)) => {
+            Introduced::Ready(Established::Http(Link::server_tls(secured), protocol, connection))
+        }
+        (Service::Http(_), None) => Introduced::Unsaid(Box::new(secured), connection),
+    })
+}
+
+fn find<'a>(
+    listener: &'a Listener,
+    connection: &Connection,
+    hello: Option<&Hello>,
+    server_name: Option<&str>,
+) -> Option<&'a Arc<FilterChain>> {
+    let destination = connection.local.ip();
+    let Some(hello) = hello else { return listener.chains.find(&ConnectionFacts::plain(destination)) };
+    let alpn = hello.alpn();
+    listener.chains.find(&ConnectionFacts { alpn: &alpn, ..ConnectionFacts::tls(destination, server_name) })
+}
+
+/// What becomes of a connection whose bytes are taken as they come. A plaintext HTTP chain that takes unknown server
+/// names does what Envoy's does: the client reads a plain 400.
+async fn open(
+    mut opening: Opening,
+    connection: Connection,
+    chain: &FilterChain,
+    server_name: Option<Box<str>>,
+) -> Result<Introduced, Refusal> {
+    let established = match &chain.service {
+        Service::Tcp(proxy) => {
+            let proxy = Arc::clone(proxy);
+            let (socket, read) = opening.into_parts();
+            let link = Link::server_plain(socket, read);
+            Established::Tcp(Box::new(Visitor { link, connection, server_name, proxy }))
+        }
+        Service::Http(_) => {
+            let protocol = match opening.begins_with_preface().await? {
+                true => ClientProtocol::Http2,
+                false => ClientProtocol::Http1,
+            };
+            let (socket, read) = opening.into_parts();
+            Established::Http(Link::server_plain(socket, read), protocol, connection)
+        }
+    };
+    Ok(Introduced::Ready(established))
 }
 
 /// Reads the PROXY header; `None`: the connection speaks for itself.
@@ -188,11 +274,10 @@ async fn proxy_header(opening: &mut Opening) -> Result<Option<Addresses>, Refusa
     }
 }
 
-async fn secure(opening: Opening, hello: Hello, tls: Option<&TlsServer>) -> Result<Secured, Refusal> {
+async fn secure(opening: Opening, hello: Hello, tls: &TlsServer) -> Result<Secured, Refusal> {
     match tls {
-        Some(TlsServer::Ready { config, .. }) => Ok(tls::shake_hands(opening, hello, Arc::clone(config)).await?),
-        Some(TlsServer::Unavailable { reason }) => Err(Refusal::Unavailable(reason.clone())),
-        None => Err(Refusal::UnknownName),
+        TlsServer::Ready { config, .. } => Ok(tls::shake_hands(opening, hello, Arc::clone(config)).await?),
+        TlsServer::Unavailable { reason } => Err(Refusal::Unavailable(reason.clone())),
     }
 }
 
@@ -222,7 +307,7 @@ mod tests {
     use super::*;
     use crate::net::drain::{DrainSignal, Phase};
     use crate::snapshot::Snapshot;
-    use crate::snapshot::listener::{FilterChain, ServerNames};
+    use crate::snapshot::listener::{ChainMatch, ChainTable};
     use crate::snapshot::store::Store;
     use crate::telemetry::Telemetry;
     use crate::telemetry::requests::SourceLabels;
@@ -240,7 +325,7 @@ mod tests {
     }
 
     fn chain(tls: Option<TlsServer>) -> Arc<FilterChain> {
-        Arc::new(FilterChain { name: "test".into(), tls, routes: Arc::default() })
+        Arc::new(FilterChain { name: "test".into(), tls, service: Service::Http(Arc::default()) })
     }
 
     impl House {
@@ -266,15 +351,18 @@ mod tests {
                 )
                 .unwrap();
             server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            let mut names = ServerNames::default();
+            let mut chains = ChainTable::default();
+            let named = |name: &str| ChainMatch { server_names: vec![name.to_owned()], ..ChainMatch::default() };
             if tls {
                 let ready = TlsServer::Ready { config: Arc::new(server), certificates: Vec::new() };
-                names.exact.insert(NAME.into(), chain(Some(ready)));
+                chains.insert(named(NAME), chain(Some(ready)));
                 let missing = TlsServer::Unavailable { reason: "no secret".into() };
-                names.exact.insert("missing.example.com".into(), chain(Some(missing)));
+                chains.insert(named("missing.example.com"), chain(Some(missing)));
             }
-            let plaintext = plaintext.then(|| chain(None));
-            let listener = Arc::new(Listener { address, proxy_protocol, plaintext, tls: names });
+            if plaintext {
+                chains.insert(ChainMatch::default(), chain(None));
+            }
+            let listener = Arc::new(Listener { address, proxy_protocol, chains });
             let snapshot = Snapshot { listeners: vec![listener], ..Snapshot::empty() };
             let telemetry = Arc::new(Telemetry::new(SourceLabels::default()).unwrap());
             let store = Arc::new(Store::new(Arc::new(snapshot)));
@@ -282,14 +370,17 @@ mod tests {
             House { socket, address, worker, signal: DrainSignal::new(), client }
         }
 
-        async fn accept(&self) -> Result<(Link, Connection), Refusal> {
+        async fn accept(&self) -> Result<(Link, ClientProtocol, Connection), Refusal> {
             let (socket, peer) = self.socket.accept().await.unwrap();
             let accepted = Accepted { socket, peer, listener: self.address };
-            establish(accepted, &self.worker, &self.signal.drain()).await
+            match establish(accepted, &self.worker, &self.signal.drain()).await? {
+                Established::Http(link, protocol, connection) => Ok((link, protocol, connection)),
+                Established::Tcp(_) => panic!("no chain here is TCP"),
+            }
         }
 
         /// What the listener makes of a client that begins with `bytes`, and what the client then reads.
-        async fn meet(&self, bytes: &[u8]) -> (Result<(Link, Connection), Refusal>, TcpStream) {
+        async fn meet(&self, bytes: &[u8]) -> (Result<(Link, ClientProtocol, Connection), Refusal>, TcpStream) {
             let mut client = TcpStream::connect(self.address).await.unwrap();
             client.write_all(bytes).await.unwrap();
             (self.accept().await, client)
@@ -302,7 +393,7 @@ mod tests {
             alpn: &[&str],
             greeting: &[u8],
             first: &[u8],
-        ) -> (Result<(Link, Connection), Refusal>, io::Result<()>) {
+        ) -> (Result<(Link, ClientProtocol, Connection), Refusal>, io::Result<()>) {
             let mut config = self.client.clone();
             config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
             let client = async {
@@ -326,8 +417,8 @@ mod tests {
             (b"\x16\x03\x01 not for us", ClientProtocol::Http1),
         ] {
             let (established, client) = house.meet(bytes).await;
-            let (mut link, connection) = established.unwrap();
-            assert_eq!((connection.protocol, connection.tls.as_ref()), (protocol, None));
+            let (mut link, spoken, connection) = established.unwrap();
+            assert_eq!((spoken, connection.tls.as_ref()), (protocol, None));
             assert_eq!(connection.peer, client.local_addr().unwrap());
             assert!(connection.chain(&house.worker.store.load()).is_some());
             let mut read = vec![0; bytes.len()];
@@ -341,22 +432,23 @@ mod tests {
         let house = House::new(false, false, true).await;
         let (established, shaken) = house.shake(NAME, &["h2"], b"", b"").await;
         shaken.unwrap();
-        let (_, connection) = established.unwrap();
-        assert_eq!(connection.protocol, ClientProtocol::Http2);
+        let (_, protocol, connection) = established.unwrap();
+        assert_eq!(protocol, ClientProtocol::Http2);
         assert_eq!(connection.tls.as_ref().unwrap().server_name.as_deref(), Some(NAME));
         assert!(connection.chain(&house.worker.store.load()).is_some());
         assert!(connection.chain(&Snapshot::empty()).is_none());
 
         let (established, _) = house.shake(NAME, &[], b"", b"GET / HTTP/1.1\r\n").await;
-        assert_eq!(established.unwrap().1.protocol, ClientProtocol::Http1);
+        assert_eq!(established.unwrap().1, ClientProtocol::Http1);
         let (established, _) = house.shake(NAME, &[], b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-        assert_eq!(established.unwrap().1.protocol, ClientProtocol::Http2);
+        assert_eq!(established.unwrap().1, ClientProtocol::Http2);
     }
 
     #[tokio::test]
     async fn who_is_not_served_is_closed_without_an_alert() {
         let house = House::new(false, false, true).await;
-        for (name, expected) in [("other.example.com", "no server for this name"), ("missing.example.com", "no secret")]
+        for (name, expected) in
+            [("other.example.com", "no filter chain takes it"), ("missing.example.com", "no secret")]
         {
             let (established, shaken) = house.shake(name, &["h2"], b"", b"").await;
             let refusal = established.unwrap_err().to_string();
@@ -364,7 +456,7 @@ mod tests {
             assert!(!shaken.unwrap_err().to_string().to_lowercase().contains("alert"));
         }
         let (established, mut client) = house.meet(b"GET / HTTP/1.1\r\n").await;
-        assert!(matches!(established, Err(Refusal::Plaintext)));
+        assert!(matches!(established, Err(Refusal::NoChain(_))));
         let mut rest = Vec::new();
         let _ = client.read_to_end(&mut rest).await;
         assert_eq!(rest, b"");
@@ -390,7 +482,7 @@ mod tests {
             let shaking = TlsConnector::from(config).connect(name, socket);
             timeout(Duration::from_millis(200), shaking).await.is_ok()
         });
-        let (mut link, connection) = established.unwrap();
+        let (mut link, _, connection) = established.unwrap();
         assert_eq!(connection.tls, None);
         assert_eq!(link.read_u8().await.unwrap(), 0x16, "HTTP reads the hello and answers 400");
     }
@@ -401,14 +493,14 @@ mod tests {
         let header = b"PROXY TCP4 192.0.2.1 198.51.100.2 1000 443\r\n";
         let (established, shaken) = house.shake(NAME, &["http/1.1"], header, b"").await;
         shaken.unwrap();
-        let (_, connection) = established.unwrap();
+        let (.., connection) = established.unwrap();
         assert_eq!(
             (connection.peer, connection.local),
             (([192, 0, 2, 1], 1000).into(), ([198, 51, 100, 2], 443).into())
         );
 
         let (established, client) = house.meet(b"PROXY UNKNOWN\r\nGET /").await;
-        assert_eq!(established.unwrap().1.peer, client.local_addr().unwrap());
+        assert_eq!(established.unwrap().2.peer, client.local_addr().unwrap());
         let (established, _client) = house.meet(b"GET / HTTP/1.1\r\n").await;
         assert!(matches!(established, Err(Refusal::ProxyHeader)));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::ProtocolVersion;
 
 use crate::snapshot::Snapshot;
-use crate::snapshot::listener::FilterChain;
+use crate::snapshot::listener::{ConnectionFacts, FilterChain};
 
 /// The facts of one client connection. They outlive snapshots; what configuration decides is looked up by them.
 #[derive(Debug)]
@@ -21,7 +21,6 @@ pub(crate) struct Connection {
     pub socket_peer: SocketAddr,
     /// `None` on plaintext.
     pub tls: Option<TlsFacts>,
-    pub protocol: ClientProtocol,
 }
 
 /// What the TLS handshake settled.
@@ -45,9 +44,11 @@ impl Connection {
     /// `None` if there is none any more.
     pub(crate) fn chain<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<FilterChain>> {
         let listener = snapshot.listener(self.listener)?;
-        match &self.tls {
-            Some(facts) => listener.tls.find(facts.server_name.as_deref()),
-            None => listener.plaintext.as_ref(),
-        }
+        let destination = self.local.ip();
+        let facts = match &self.tls {
+            Some(facts) => ConnectionFacts::tls(destination, facts.server_name.as_deref()),
+            None => ConnectionFacts::plain(destination),
+        };
+        listener.chains.find(&facts).filter(|chain| chain.tls.is_some() == self.tls.is_some())
     }
 }

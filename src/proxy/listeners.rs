@@ -338,7 +338,7 @@ mod tests {
     use tokio::runtime::Handle;
 
     use super::*;
-    use crate::snapshot::listener::{FilterChain, Listener, ServerNames};
+    use crate::snapshot::listener::{ChainMatch, ChainTable, FilterChain, Listener, Service};
     use crate::telemetry::requests::SourceLabels;
 
     #[test]
@@ -357,8 +357,10 @@ mod tests {
 
     fn snapshot(addresses: &[SocketAddr]) -> Arc<Snapshot> {
         let listener = |address: &SocketAddr| {
-            let plaintext = Some(Arc::new(FilterChain { name: "a".into(), tls: None, routes: Arc::default() }));
-            Arc::new(Listener { address: *address, proxy_protocol: false, plaintext, tls: ServerNames::default() })
+            let chain = FilterChain { name: "a".into(), tls: None, service: Service::Http(Arc::default()) };
+            let mut chains = ChainTable::default();
+            chains.insert(ChainMatch::default(), Arc::new(chain));
+            Arc::new(Listener { address: *address, proxy_protocol: false, chains })
         };
         Arc::new(Snapshot { listeners: addresses.iter().map(listener).collect(), ..Snapshot::empty() })
     }

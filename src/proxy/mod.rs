@@ -1,4 +1,4 @@
-//! Traffic: bytes and sockets on the client's side. The rest of the work is `http`.
+//! Traffic: bytes and sockets on the client's side. The rest of the work is `http`'s and `tcp`'s.
 
 mod accept;
 mod backoff;
@@ -6,5 +6,6 @@ mod bind;
 pub(crate) mod connection;
 pub(crate) mod http;
 pub(crate) mod listeners;
+mod tcp;
 mod tls;
 pub(crate) mod worker;

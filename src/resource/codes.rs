@@ -66,6 +66,7 @@ codes! {
     ENDPOINT_ADDRESS = "LIM0036" Error "an endpoint has no usable address and is left out";
     OPERATOR_WITHOUT_VALUE = "LIM0037" Warning "a header value holds an operator that has no value yet";
     SUBSET_WITHOUT_ENDPOINTS = "LIM0038" Warning "no endpoint has the labels of a subset; requests to it fail";
+    SERVER_WITHOUT_ROUTE = "LIM0039" Warning "no route is for a server that is not HTTP; it takes no connections";
 
     NOT_BOUND = "LIM0090" Error "an address cannot be bound; its listener is not in force";
     INTERNAL = "LIM0091" Error "a fault of the gateway itself stopped a reload";

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, EndpointSource};
 use super::cors::{CorsPolicy, Offer};
 use super::fault::{Abort, FaultPolicy};
-use super::listener::{FilterChain, Listener};
+use super::listener::{Listener, Service, Transport};
 use super::retry::{RetryCondition, RetryPolicy};
-use super::route::{Action, ClusterReference, Forward, Mirror, PathRewrite, RouteRule, VirtualHost};
+use super::route::{Action, ClusterReference, Forward, Mirror, PathRewrite, RouteRule, RouteTable, VirtualHost};
+use super::tcp::TcpProxy;
 use super::tls::{TlsClient, TlsServer};
 use super::{PathNormalization, Snapshot};
 
@@ -38,14 +39,15 @@ pub(crate) fn dump(snapshot: &Snapshot) -> Value {
 /// The route tables alone: per listener and chain the hosts with their rules, in the order of look-up.
 pub(crate) fn routes(snapshot: &Snapshot) -> Value {
     let tables = snapshot.listeners.iter().flat_map(|listener| {
-        listener.chains().into_iter().map(|(names, chain)| {
-            json!({
+        listener.chains.all().iter().filter_map(|(conditions, chain)| {
+            let routes = chain.routes()?;
+            Some(json!({
                 "listener": listener.address.to_string(),
                 "chain": chain.name,
-                "serverNames": names,
-                "routeTable": chain.routes.name,
-                "virtualHosts": show_hosts(chain),
-            })
+                "serverNames": conditions.server_names,
+                "routeTable": routes.name,
+                "virtualHosts": show_hosts(routes),
+            }))
         })
     });
     Value::Array(tables.collect())
@@ -54,12 +56,13 @@ pub(crate) fn routes(snapshot: &Snapshot) -> Value {
 /// The certificates that are served, chain by chain.
 pub(crate) fn certificates(snapshot: &Snapshot) -> Value {
     let chains = snapshot.listeners.iter().flat_map(|listener| {
-        let tls = listener.chains().into_iter().filter_map(|(names, chain)| Some((names, chain, chain.tls.as_ref()?)));
-        tls.map(|(names, chain, tls)| {
+        let chains = listener.chains.all().iter();
+        let tls = chains.filter_map(|(conditions, chain)| Some((conditions, chain, chain.tls.as_ref()?)));
+        tls.map(|(conditions, chain, tls)| {
             json!({
                 "listener": listener.address.to_string(),
                 "chain": chain.name,
-                "serverNames": names,
+                "serverNames": conditions.server_names,
                 "tls": show_tls(tls),
             })
         })
@@ -67,36 +70,25 @@ pub(crate) fn certificates(snapshot: &Snapshot) -> Value {
     Value::Array(chains.collect())
 }
 
-impl Listener {
-    /// Every chain once, with the server names that lead to it; none for plaintext.
-    pub(crate) fn chains(&self) -> Vec<(Vec<String>, &FilterChain)> {
-        let mut chains: Vec<(Vec<String>, &FilterChain)> = Vec::new();
-        let exact = self.tls.exact.iter().map(|(name, chain)| (name.to_string(), chain));
-        let suffixes = self.tls.suffixes.iter().map(|(suffix, chain)| (format!("*{suffix}"), chain));
-        let any = self.tls.any.iter().map(|chain| ("*".to_owned(), chain));
-        for (name, chain) in exact.chain(suffixes).chain(any) {
-            match chains.iter_mut().find(|(_, known)| std::ptr::eq(*known, &**chain)) {
-                Some((names, _)) => names.push(name),
-                None => chains.push((vec![name], chain)),
-            }
-        }
-        chains.iter_mut().for_each(|(names, _)| names.sort_by(|a, b| crate::base::host::by_specificity(a, b)));
-        chains.sort_by(|a, b| a.1.name.cmp(&b.1.name));
-        let plaintext = self.plaintext.iter().map(|chain| (Vec::new(), &**chain));
-        plaintext.chain(chains).collect()
-    }
-}
-
 fn show_listener(listener: &Listener) -> Value {
-    let chains = listener.chains().into_iter().map(|(names, chain)| {
-        json!({
+    let chains = listener.chains.all().iter().map(|(conditions, chain)| {
+        let mut shown = json!({
             "name": chain.name,
-            "serverNames": names,
+            "serverNames": conditions.server_names,
+            "destinations": conditions.destinations.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "transport": conditions.transport.map(Transport::word),
+            "alpn": conditions.alpn,
             "tls": chain.tls.as_ref().map(show_tls),
-            "routeTable": chain.routes.name,
-            "port": chain.routes.port,
-            "virtualHosts": show_hosts(chain),
-        })
+            "port": chain.port(),
+        });
+        match &chain.service {
+            Service::Http(routes) => {
+                shown["routeTable"] = json!(routes.name);
+                shown["virtualHosts"] = json!(show_hosts(routes));
+            }
+            Service::Tcp(proxy) => shown["tcp"] = show_tcp(proxy),
+        }
+        shown
     });
     json!({
         "address": listener.address.to_string(),
@@ -125,8 +117,21 @@ fn show_tls(tls: &TlsServer) -> Value {
     }
 }
 
-fn show_hosts(chain: &FilterChain) -> Vec<Value> {
-    chain.routes.virtual_hosts().into_iter().map(|host| show_host(host)).collect()
+fn show_tcp(proxy: &TcpProxy) -> Value {
+    let destinations = proxy.destinations.iter().map(|destination| {
+        let exists = matches!(destination.cluster, ClusterReference::Known(_));
+        json!({ "cluster": &**destination.cluster.name(), "weight": destination.weight, "exists": exists })
+    });
+    json!({
+        "origin": proxy.origin,
+        "destinations": destinations.collect::<Vec<_>>(),
+        "idleTimeout": proxy.idle_timeout.map(show_duration),
+        "maxDuration": proxy.max_duration.map(show_duration),
+    })
+}
+
+fn show_hosts(routes: &RouteTable) -> Vec<Value> {
+    routes.virtual_hosts().into_iter().map(|host| show_host(host)).collect()
 }
 
 fn show_host(host: &VirtualHost) -> Value {
@@ -255,6 +260,7 @@ fn show_cluster(cluster: &Cluster) -> Value {
         "connectTimeout": show_duration(cluster.connect_timeout),
         "idleTimeout": cluster.idle_timeout.map(show_duration),
         "maxRequestsPerConnection": cluster.max_requests_per_connection,
+        "maxConnections": cluster.tcp.max_connections,
     })
 }
 

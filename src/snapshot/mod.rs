@@ -16,6 +16,7 @@ pub(crate) mod redirect;
 pub(crate) mod retry;
 pub(crate) mod route;
 pub(crate) mod store;
+pub(crate) mod tcp;
 pub(crate) mod template;
 pub(crate) mod tls;
 
@@ -54,6 +55,8 @@ pub(crate) struct ProxyPolicy {
     pub num_trusted_proxies: u32,
     pub path_normalization: PathNormalization,
     pub max_concurrent_streams: u32,
+    /// Whether connections that no chain takes leave a line in the access log.
+    pub listener_log: bool,
     pub own_headers: OwnHeaders,
 }
 
@@ -107,6 +110,7 @@ impl Default for ProxyPolicy {
             num_trusted_proxies: 0,
             path_normalization: PathNormalization::Base,
             max_concurrent_streams: 1024,
+            listener_log: true,
             own_headers: OwnHeaders::default(),
         }
     }

@@ -44,6 +44,8 @@ pub(crate) enum TlsClient {
         config: Arc<ClientConfig>,
         /// The server name to send; `None` sends the request's authority (Envoy auto_sni).
         sni: Option<String>,
+        /// For what has no authority: nothing is verified of the host.
+        unnamed: Arc<ClientConfig>,
     },
     /// The credential is missing: every connection fails with this reason (503 UF).
     Unavailable { reason: String },

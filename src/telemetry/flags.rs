@@ -12,6 +12,8 @@ pub(crate) enum Flag {
     DelayInjected,
     /// DPE: the client broke the protocol.
     DownstreamProtocolError,
+    /// DT: the connection lasted too long.
+    DurationTimeout,
     /// FI: the request was aborted on purpose.
     FaultInjected,
     /// NC: the route names a cluster that does not exist.
@@ -24,6 +26,8 @@ pub(crate) enum Flag {
     UpstreamConnectionFailure,
     /// UH: no endpoint, or none that is healthy.
     NoHealthyUpstream,
+    /// UO: the cluster has all the connections that it may have.
+    UpstreamOverflow,
     /// UPE: the endpoint broke the protocol.
     UpstreamProtocolError,
     /// UR: the endpoint reset the stream.
@@ -41,12 +45,14 @@ impl Flag {
             Flag::DownstreamConnectionTermination => "DC",
             Flag::DelayInjected => "DI",
             Flag::DownstreamProtocolError => "DPE",
+            Flag::DurationTimeout => "DT",
             Flag::FaultInjected => "FI",
             Flag::NoClusterFound => "NC",
             Flag::NoRouteFound => "NR",
             Flag::UpstreamConnectionTermination => "UC",
             Flag::UpstreamConnectionFailure => "UF",
             Flag::NoHealthyUpstream => "UH",
+            Flag::UpstreamOverflow => "UO",
             Flag::UpstreamProtocolError => "UPE",
             Flag::UpstreamRemoteReset => "UR",
             Flag::UpstreamRetryLimitExceeded => "URX",

@@ -9,7 +9,7 @@ use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::requests::{
-    HistogramTotal, LABELS, RequestLabels, RequestSeries, SeriesTable, SeriesTotal, SourceLabels, bounds,
+    HistogramTotal, LABELS, RequestLabels, RequestSeries, SeriesTable, SeriesTotal, SourceLabels, bounds, tcp_labels,
 };
 
 /// Every name, with what it counts and its labels.
@@ -21,6 +21,15 @@ mod names {
         ("istio_request_duration_milliseconds", "From the first byte of a request to the last of its answer.");
     pub(super) const REQUEST_BYTES: (&str, &str) = ("istio_request_bytes", "Bytes of requests, heads included.");
     pub(super) const RESPONSE_BYTES: (&str, &str) = ("istio_response_bytes", "Bytes of answers, heads included.");
+
+    pub(super) const TCP_OPENED: (&str, &str) =
+        ("istio_tcp_connections_opened_total", "Connections that are not HTTP and were opened.");
+    pub(super) const TCP_CLOSED: (&str, &str) =
+        ("istio_tcp_connections_closed_total", "Connections that are not HTTP and have ended.");
+    pub(super) const TCP_SENT: (&str, &str) =
+        ("istio_tcp_sent_bytes_total", "Bytes to clients that do not speak HTTP.");
+    pub(super) const TCP_RECEIVED: (&str, &str) =
+        ("istio_tcp_received_bytes_total", "Bytes from clients that do not speak HTTP.");
 
     pub(super) const BUILD: Name = ("istio_build", "Always 1; the labels say what runs.", &["component", "tag"]);
     pub(super) const GENERATION: Name = ("limani_config_generation", "The configuration in force.", &[]);
@@ -60,6 +69,10 @@ mod names {
 pub(crate) struct Metrics {
     registry: Registry,
     requests: SeriesTable,
+    tcp_opened: IntCounterVec,
+    tcp_closed: IntCounterVec,
+    tcp_sent: IntCounterVec,
+    tcp_received: IntCounterVec,
     generation: IntGauge,
     reloads: IntCounterVec,
     last_success: Gauge,
@@ -95,9 +108,17 @@ impl Metrics {
         let counters = |name| registered(&registry, counters(name));
         let gauges = |name| registered(&registry, gauges(name));
         let counter = |name| registered(&registry, counter(name));
+        let of_tcp = |(name, help)| {
+            let labels = tcp_labels();
+            registered(&registry, valid(IntCounterVec::new(Opts::new(name, help), &labels)))
+        };
         gauges(names::BUILD).with_label_values(&["proxy", env!("CARGO_PKG_VERSION")]).set(1);
         Metrics {
             requests: SeriesTable::new(source),
+            tcp_opened: of_tcp(names::TCP_OPENED),
+            tcp_closed: of_tcp(names::TCP_CLOSED),
+            tcp_sent: of_tcp(names::TCP_SENT),
+            tcp_received: of_tcp(names::TCP_RECEIVED),
             generation: gauges(names::GENERATION).with_label_values::<&str>(&[]),
             reloads: counters(names::RELOADS),
             last_success: registered(&registry, valid(Gauge::with_opts(options(names::LAST_SUCCESS)))),
@@ -130,6 +151,17 @@ impl Metrics {
             self.overflow.inc();
         }
         series
+    }
+
+    /// The handles for one kind of connection that is not HTTP.
+    pub(crate) fn tcp_series(&self, labels: &RequestLabels<'_>) -> TcpSeries {
+        let values = self.requests.tcp_values(labels);
+        TcpSeries {
+            opened: self.tcp_opened.with_label_values(&values),
+            closed: self.tcp_closed.with_label_values(&values),
+            sent: self.tcp_sent.with_label_values(&values),
+            received: self.tcp_received.with_label_values(&values),
+        }
     }
 
     /// A configuration was put in force at `when`.
@@ -238,6 +270,31 @@ impl ListenerMetrics {
     }
 }
 
+/// The numbers of one kind of connection that is not HTTP.
+#[derive(Clone, Debug)]
+pub(crate) struct TcpSeries {
+    opened: IntCounter,
+    closed: IntCounter,
+    sent: IntCounter,
+    received: IntCounter,
+}
+
+impl TcpSeries {
+    pub(crate) fn opened(&self) {
+        self.opened.inc();
+    }
+
+    pub(crate) fn closed(&self) {
+        self.closed.inc();
+    }
+
+    /// Bytes from and to the client.
+    pub(crate) fn moved(&self, received: u64, sent: u64) {
+        self.received.inc_by(received);
+        self.sent.inc_by(sent);
+    }
+}
+
 /// The numbers of one cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct ClusterMetrics {
@@ -252,6 +309,16 @@ impl ClusterMetrics {
     pub(crate) fn open(&self) -> Active {
         self.total.inc();
         Active::new(&self.active)
+    }
+
+    /// Counts a connection unless `most` are active already, those of other threads too.
+    pub(crate) fn open_below(&self, most: u32) -> Option<Active> {
+        let active = Active::new(&self.active);
+        if self.active.get() > i64::from(most) {
+            return None;
+        }
+        self.total.inc();
+        Some(active)
     }
 
     /// Counts a connection as waiting in the pool until the returned value is dropped.

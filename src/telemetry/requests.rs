@@ -41,6 +41,15 @@ pub(crate) const LABELS: [&str; 25] = [
     "connection_security_policy",
 ];
 
+/// The labels of Istio's metrics of connections, in the order in which they are shown.
+pub(crate) fn tcp_labels() -> Vec<&'static str> {
+    LABELS.into_iter().filter(|name| is_tcp_label(name)).collect()
+}
+
+fn is_tcp_label(name: &str) -> bool {
+    name != "response_code" && name != "grpc_response_status"
+}
+
 /// Upper bounds of Envoy's buckets in thousandths: microseconds, and thousandths of a byte.
 const BOUNDS: [u64; 19] = [
     500,
@@ -90,6 +99,7 @@ pub(crate) struct SourceLabels {
 pub(crate) enum RequestProtocol {
     Http,
     Grpc,
+    Tcp,
 }
 
 /// What is known of a finished request. Empty texts become `unknown`, an empty revision `latest`.
@@ -224,6 +234,12 @@ impl SeriesTable {
         *lock(&self.source) = source;
     }
 
+    /// The values of a connection that is not HTTP, in the order of `tcp_labels`.
+    pub(crate) fn tcp_values(&self, labels: &RequestLabels<'_>) -> Vec<String> {
+        let all = values(&lock(&self.source), labels);
+        LABELS.into_iter().zip(all).filter(|(name, _)| is_tcp_label(name)).map(|(_, value)| value).collect()
+    }
+
     /// This thread's cell, and whether it is the one of the overflow.
     pub(crate) fn find(&self, labels: &RequestLabels<'_>) -> (Arc<RequestSeries>, bool) {
         let tuple = |labels| joined(&lock(&self.source), labels);
@@ -285,14 +301,20 @@ impl Entry {
 
 /// The 25 values in one text, which is the key of the tuple.
 fn joined(source: &SourceLabels, labels: &RequestLabels<'_>) -> String {
+    values(source, labels).join("\n")
+}
+
+/// In the order of `LABELS`.
+fn values(source: &SourceLabels, labels: &RequestLabels<'_>) -> [String; 25] {
     let known = |text: &str| if text.is_empty() { "unknown" } else { text }.replace(SEPARATOR, " ");
     let revision = |text: &str| if text.is_empty() { "latest" } else { text }.replace(SEPARATOR, " ");
     let destination_cluster = if labels.destination_workload.is_empty() { "" } else { source.cluster.as_str() };
     let protocol = match labels.protocol {
         RequestProtocol::Http => "http",
         RequestProtocol::Grpc => "grpc",
+        RequestProtocol::Tcp => "tcp",
     };
-    let values: [String; 25] = [
+    [
         "source".into(),
         known(&source.workload),
         known(&source.canonical_service),
@@ -318,8 +340,7 @@ fn joined(source: &SourceLabels, labels: &RequestLabels<'_>) -> String {
         labels.grpc_status.map(|status| status.to_string()).unwrap_or_default(),
         labels.flags.to_string(),
         "unknown".into(),
-    ];
-    values.join("\n")
+    ]
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -85,11 +85,38 @@ pub(super) fn server_name_of<'a>(cluster: &Cluster, authority: &'a str) -> Optio
     matches!(cluster.tls, Some(TlsClient::Ready { sni: None, .. })).then(|| host_of(authority))
 }
 
-/// Opens a connection. `server_name` is what [`server_name_of`] says.
+/// Opens a connection for bytes as they are: there is no authority that could be sent or verified as a name.
+pub(super) async fn open_tcp(address: SocketAddr, cluster: &Cluster) -> Result<Link, ConnectError> {
+    let opened = tokio::time::timeout(cluster.connect_timeout, async {
+        let (config, name) = match &cluster.tls {
+            None => return dial(address).await.map(Link::client_plain),
+            Some(TlsClient::Unavailable { reason }) => return Err(ConnectError::Unavailable(reason.as_str().into())),
+            Some(TlsClient::Ready { config, sni: Some(sni), .. }) => (config, server_name(sni)?),
+            // An address is never sent as a server name.
+            Some(TlsClient::Ready { unnamed, sni: None, .. }) => (unnamed, ServerName::from(address.ip())),
+        };
+        let tcp = dial(address).await?;
+        let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::tls)?;
+        Ok(Link::client_tls(tls))
+    });
+    opened.await.unwrap_or(Err(ConnectError::Timeout))
+}
+
+async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let tcp = TcpStream::connect(address).await.map_err(|error| ConnectError::failed(&error))?;
+    tcp.set_nodelay(true).map_err(|error| ConnectError::failed(&error))?;
+    Ok(tcp)
+}
+
+fn server_name(name: &str) -> Result<ServerName<'static>, ConnectError> {
+    ServerName::try_from(name.to_owned()).map_err(|_| ConnectError::tls(format_args!("`{name}` is no server name")))
+}
+
+/// Opens a connection. `asked` is what [`server_name_of`] says.
 pub(super) async fn open(
     address: SocketAddr,
     cluster: &Cluster,
-    server_name: Option<&str>,
+    asked: Option<&str>,
     configs: &ClientConfigs,
     want: Want,
 ) -> Result<Link, ConnectError> {
@@ -97,12 +124,10 @@ pub(super) async fn open(
         return Err(ConnectError::Unavailable(reason.as_str().into()));
     }
     let opened = tokio::time::timeout(cluster.connect_timeout, async {
-        let tcp = TcpStream::connect(address).await.map_err(|error| ConnectError::failed(&error))?;
-        tcp.set_nodelay(true).map_err(|error| ConnectError::failed(&error))?;
-        let Some(TlsClient::Ready { config, sni }) = &cluster.tls else { return Ok(Link::client_plain(tcp)) };
-        let name = sni.clone().unwrap_or_else(|| server_name.unwrap_or_default().to_ascii_lowercase());
-        let name = ServerName::try_from(name.clone())
-            .map_err(|_| ConnectError::tls(format_args!("`{name}` is no server name")))?;
+        let tcp = dial(address).await?;
+        let Some(TlsClient::Ready { config, sni, .. }) = &cluster.tls else { return Ok(Link::client_plain(tcp)) };
+        let name = sni.clone().unwrap_or_else(|| asked.unwrap_or_default().to_ascii_lowercase());
+        let name = server_name(&name)?;
         let connector = TlsConnector::from(configs.offering(config, want));
         let tls = connector.connect(name, tcp).await.map_err(ConnectError::tls)?;
         Ok(Link::client_tls(tls))

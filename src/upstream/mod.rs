@@ -17,11 +17,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::client::SendRequest;
 
+use crate::net::link::Link;
 use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::{Cluster, EndpointSource, WorkloadFacts};
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::Active;
 
-use self::connect::{ConnectError, Stream, Want};
+pub(crate) use self::connect::ConnectError;
+use self::connect::{Stream, Want};
 use self::dns::Resolver;
 use self::endpoint::Group;
 pub(crate) use self::multiplex::StreamPermit;
@@ -63,6 +66,23 @@ pub(crate) enum Lease {
     Http1 { stream: Stream, reused: bool },
     /// Keep the permit as long as the stream.
     Http2 { sender: SendRequest<Bytes>, permit: StreamPermit, reused: bool },
+}
+
+/// A connection to an endpoint that carries what the client says, as it is.
+pub(crate) struct TcpConnection {
+    pub link: Link,
+    /// It counts as load of its endpoint, and against the cluster's limit.
+    _pick: Pick,
+    _open: Active,
+}
+
+/// Why there is no connection for bytes as they are.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TcpFailure {
+    #[error("the cluster has all the connections that it may have")]
+    Overflow,
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
 }
 
 impl Upstreams {
@@ -142,6 +162,18 @@ impl Pick {
         }
     }
 
+    /// A connection of its own, without ALPN; no name is sent or verified unless the cluster says one.
+    pub(crate) async fn connect_tcp(self) -> Result<TcpConnection, TcpFailure> {
+        let endpoint = &self.candidate.endpoint;
+        let open = match self.cluster.tcp.max_connections {
+            Some(most) => endpoint.metrics.open_below(most).ok_or(TcpFailure::Overflow)?,
+            None => endpoint.metrics.open(),
+        };
+        let link = connect::open_tcp(endpoint.address, &self.cluster).await;
+        let link = link.inspect_err(|_| endpoint.metrics.connect_failed())?;
+        Ok(TcpConnection { link, _pick: self, _open: open })
+    }
+
     async fn connect_http1(&self, server_name: Option<&str>) -> Result<Lease, ConnectError> {
         let endpoint = &self.candidate.endpoint;
         let taken = endpoint.idle().take(server_name, Instant::now());
@@ -202,7 +234,6 @@ mod tests {
     use tokio::runtime::Handle;
 
     use super::*;
-    use crate::net::link::Link;
     use crate::snapshot::cluster::{Balancing, DnsName, Endpoint, ServiceFacts, UpstreamProtocol};
     use crate::telemetry::requests::SourceLabels;
 
@@ -222,6 +253,7 @@ mod tests {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             max_requests_per_connection,
+            tcp: Default::default(),
             identity: 1,
         })
     }

@@ -8,7 +8,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::base::cidr::Cidr;
 use crate::snapshot::headers::is_known_in_request;
-use crate::snapshot::listener::FilterChain;
+use crate::snapshot::listener::{ConnectionFacts, FilterChain};
 use crate::snapshot::path;
 use crate::snapshot::redirect::{host_of, https_location};
 use crate::snapshot::route::RouteRule;
@@ -53,7 +53,8 @@ fn find(
     request: &Request,
     https: bool,
 ) -> Result<Arc<RouteRule>, Reply> {
-    let Some(host) = chain.routes.find(request.authority()) else {
+    let host = chain.routes().and_then(|routes| routes.find(request.authority()));
+    let Some(host) = host else {
         let elsewhere = request.http2 && visit.is_tls() && is_served_elsewhere(visit, snapshot, chain, request);
         return Err(if elsewhere { Reply::misdirected() } else { Reply::not_found() });
     };
@@ -68,8 +69,10 @@ fn find(
 fn is_served_elsewhere(visit: &Visit, snapshot: &Snapshot, chain: &Arc<FilterChain>, request: &Request) -> bool {
     let address = visit.connection.listener;
     let listener = snapshot.listeners.iter().find(|listener| listener.address == address);
-    let other = listener.and_then(|listener| listener.tls.find(Some(host_of(request.authority()))));
-    other.is_some_and(|other| !Arc::ptr_eq(other, chain) && other.routes.find(request.authority()).is_some())
+    let facts = ConnectionFacts::tls(visit.connection.local.ip(), Some(host_of(request.authority())));
+    let other = listener.and_then(|listener| listener.chains.find(&facts));
+    let other = other.filter(|other| !Arc::ptr_eq(other, chain) && other.tls.is_some());
+    other.and_then(|other| other.routes()?.find(request.authority())).is_some()
 }
 
 /// `h2c` is ignored; what is neither that nor exactly `websocket` is refused.

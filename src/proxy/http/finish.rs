@@ -72,12 +72,21 @@ fn labels(journal: &Journal) -> RequestLabels<'_> {
     let protocol = if journal.is_grpc { RequestProtocol::Grpc } else { RequestProtocol::Http };
     let mut labels = RequestLabels::unrouted(protocol, journal.status, journal.flags);
     labels.grpc_status = journal.grpc_status.filter(|_| journal.is_grpc);
-    if let Some(cluster) = &journal.cluster {
+    destined(labels, journal.cluster.as_deref(), journal.workload.as_deref())
+}
+
+/// Adds what is known of the destination.
+pub(in crate::proxy) fn destined<'a>(
+    mut labels: RequestLabels<'a>,
+    cluster: Option<&'a Cluster>,
+    workload: Option<&'a WorkloadFacts>,
+) -> RequestLabels<'a> {
+    if let Some(cluster) = cluster {
         labels.destination_service = &cluster.service.host;
         labels.destination_service_name = &cluster.service.name;
         labels.destination_service_namespace = &cluster.service.namespace;
     }
-    if let Some(workload) = &journal.workload {
+    if let Some(workload) = workload {
         labels.destination_workload = &workload.name;
         labels.destination_workload_namespace = &workload.namespace;
         labels.destination_app = &workload.app;

@@ -162,6 +162,7 @@ mod tests {
             num_trusted_proxies: 0,
             path_normalization: crate::snapshot::PathNormalization::Base,
             max_concurrent_streams: 100,
+            listener_log: true,
             own_headers: crate::snapshot::OwnHeaders::default(),
         }
     }

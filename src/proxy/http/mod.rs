@@ -32,8 +32,13 @@ use super::worker::Worker;
 use visit::Visit;
 
 /// Serves one client connection until it ends.
-pub(crate) async fn serve(link: Link, connection: Arc<Connection>, worker: Arc<Worker>, drain: Drain) {
-    let protocol = connection.protocol;
+pub(crate) async fn serve(
+    link: Link,
+    protocol: ClientProtocol,
+    connection: Arc<Connection>,
+    worker: Arc<Worker>,
+    drain: Drain,
+) {
     let visit = Visit::new(connection, worker, drain);
     match protocol {
         ClientProtocol::Http1 => h1::connection(link, &visit).await,

@@ -24,7 +24,7 @@ use crate::proxy::connection::{ClientProtocol, Connection};
 use crate::proxy::worker::Worker;
 use crate::snapshot::cluster::{Balancing, Cluster, Endpoint, EndpointSource, ServiceFacts, UpstreamProtocol};
 use crate::snapshot::headers::HeaderOperations;
-use crate::snapshot::listener::{FilterChain, Listener, ServerNames};
+use crate::snapshot::listener::{ChainMatch, ChainTable, FilterChain, Listener, Service};
 use crate::snapshot::matcher::{PathMatch, RequestMatch};
 use crate::snapshot::route::{Action, ClusterReference, Destination, Forward, RouteRule, RouteTable, VirtualHost};
 use crate::snapshot::store::Store;
@@ -58,6 +58,7 @@ impl Setup {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             max_requests_per_connection: 0,
+            tcp: Default::default(),
             identity: 1,
         });
         let destination = Destination {
@@ -88,9 +89,10 @@ impl Setup {
         };
         let mut routes = RouteTable { name: "http.80".into(), port: 80, ..RouteTable::default() };
         routes.insert(Arc::new(VirtualHost::new("*", false, vec![Arc::new(rule)])));
-        let chain = FilterChain { name: "test".into(), tls: None, routes: Arc::new(routes) };
-        let listener =
-            Listener { address, proxy_protocol: false, plaintext: Some(Arc::new(chain)), tls: ServerNames::default() };
+        let chain = FilterChain { name: "test".into(), tls: None, service: Service::Http(Arc::new(routes)) };
+        let mut chains = ChainTable::default();
+        chains.insert(ChainMatch::default(), Arc::new(chain));
+        let listener = Listener { address, proxy_protocol: false, chains };
         Snapshot {
             generation: 1,
             listeners: vec![Arc::new(listener)],
@@ -105,6 +107,7 @@ impl Setup {
                 num_trusted_proxies: 0,
                 path_normalization: PathNormalization::Base,
                 max_concurrent_streams: 100,
+                listener_log: true,
                 own_headers: crate::snapshot::OwnHeaders::default(),
             }),
         }
@@ -131,10 +134,9 @@ impl Gateway {
             loop {
                 let (stream, peer) = listener.accept().await.unwrap();
                 stream.set_nodelay(true).unwrap();
-                let connection =
-                    Connection { listener: address, local: address, peer, socket_peer: peer, tls: None, protocol };
+                let connection = Connection { listener: address, local: address, peer, socket_peer: peer, tls: None };
                 let link = Link::server_plain(stream, Bytes::new());
-                tokio::spawn(super::serve(link, Arc::new(connection), Arc::clone(&worker), drain.drain()));
+                tokio::spawn(super::serve(link, protocol, Arc::new(connection), Arc::clone(&worker), drain.drain()));
             }
         });
         gateway

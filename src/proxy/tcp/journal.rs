@@ -1,0 +1,173 @@
+//! What is told of a connection that is not HTTP? Its numbers as it goes on, and one line at its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use crate::proxy::connection::Connection;
+use crate::proxy::http::finish::destined;
+use crate::proxy::worker::Worker;
+use crate::snapshot::cluster::{Cluster, WorkloadFacts};
+use crate::telemetry::Telemetry;
+use crate::telemetry::flags::{Flag, ResponseFlags};
+use crate::telemetry::metrics::TcpSeries;
+use crate::telemetry::record::Record;
+use crate::telemetry::requests::{RequestLabels, RequestProtocol};
+
+/// When a connection was accepted.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Arrival {
+    pub instant: Instant,
+    pub time: SystemTime,
+}
+
+impl Arrival {
+    pub(in crate::proxy) fn now() -> Self {
+        Arrival { instant: Instant::now(), time: SystemTime::now() }
+    }
+}
+
+/// What happened to a connection so far; dropping it counts the end and writes the line.
+pub(super) struct Journal<'a> {
+    telemetry: &'a Telemetry,
+    connection: &'a Connection,
+    server_name: Option<&'a str>,
+    arrival: Arrival,
+    pub cluster: Option<Arc<Cluster>>,
+    pub workload: Option<Arc<WorkloadFacts>>,
+    pub upstream_host: Option<SocketAddr>,
+    upstream_local: Option<SocketAddr>,
+    pub flags: ResponseFlags,
+    pub transport_failure: Option<Arc<str>>,
+    /// Bytes from the client.
+    received: u64,
+    /// Bytes to the client.
+    sent: u64,
+    series: Option<TcpSeries>,
+}
+
+impl<'a> Journal<'a> {
+    pub(super) fn new(
+        telemetry: &'a Telemetry,
+        connection: &'a Connection,
+        server_name: Option<&'a str>,
+        arrival: Arrival,
+    ) -> Self {
+        Journal {
+            telemetry,
+            connection,
+            server_name,
+            arrival,
+            cluster: None,
+            workload: None,
+            upstream_host: None,
+            upstream_local: None,
+            flags: ResponseFlags::default(),
+            transport_failure: None,
+            received: 0,
+            sent: 0,
+            series: None,
+        }
+    }
+
+    /// The endpoint is connected.
+    pub(super) fn opened(&mut self, upstream_local: Option<SocketAddr>) {
+        self.upstream_local = upstream_local;
+        self.count_open();
+    }
+
+    fn count_open(&mut self) {
+        let series = self.telemetry.metrics.tcp_series(&self.labels());
+        series.opened();
+        self.series = Some(series);
+    }
+
+    /// Bytes that were moved since the last call.
+    pub(super) fn moved(&mut self, received: u64, sent: u64) {
+        self.received += received;
+        self.sent += sent;
+        if let Some(series) = &self.series {
+            series.moved(received, sent);
+        }
+    }
+
+    fn labels(&self) -> RequestLabels<'_> {
+        let labels = RequestLabels::unrouted(RequestProtocol::Tcp, 0, self.flags);
+        destined(labels, self.cluster.as_deref(), self.workload.as_deref())
+    }
+
+    fn record(&self) -> Record<'_> {
+        Record {
+            flags: self.flags,
+            upstream_transport_failure_reason: self.transport_failure.as_deref().unwrap_or_default(),
+            bytes_received: self.received,
+            bytes_sent: self.sent,
+            upstream_host: self.upstream_host,
+            upstream_cluster: self.cluster.as_ref().map_or("", |cluster| &cluster.name),
+            upstream_local_address: self.upstream_local,
+            ..connection_record(self.connection, self.server_name, self.arrival)
+        }
+    }
+}
+
+impl Drop for Journal<'_> {
+    fn drop(&mut self) {
+        if self.series.is_none() {
+            self.count_open();
+        }
+        self.telemetry.metrics.tcp_series(&self.labels()).closed();
+        if self.telemetry.access_log.is_on() {
+            self.telemetry.access_log.write(&self.record());
+        }
+    }
+}
+
+/// The listener's own line for a connection that no chain takes.
+pub(in crate::proxy) fn log_stray(
+    worker: &Worker,
+    connection: &Connection,
+    server_name: Option<&str>,
+    arrival: Arrival,
+) {
+    let log = &worker.telemetry.access_log;
+    if !log.is_on() || !worker.store.load().proxy.listener_log {
+        return;
+    }
+    log.write(&Record {
+        flags: Flag::NoRouteFound.into(),
+        response_code_details: "filter_chain_not_found",
+        ..connection_record(connection, server_name, arrival)
+    });
+}
+
+/// A line without a request.
+fn connection_record<'a>(connection: &Connection, server_name: Option<&'a str>, arrival: Arrival) -> Record<'a> {
+    Record {
+        start: arrival.time,
+        method: b"",
+        path: b"",
+        protocol: "",
+        response_code: 0,
+        flags: ResponseFlags::default(),
+        response_code_details: "",
+        connection_termination_details: "",
+        upstream_transport_failure_reason: "",
+        bytes_received: 0,
+        bytes_sent: 0,
+        duration: arrival.instant.elapsed(),
+        upstream_service_time: None,
+        x_forwarded_for: b"",
+        user_agent: b"",
+        request_id: b"",
+        authority: b"",
+        upstream_host: None,
+        upstream_cluster: "",
+        upstream_local_address: None,
+        downstream_local_address: Some(connection.local),
+        downstream_remote_address: Some(connection.peer),
+        requested_server_name: server_name.unwrap_or_default(),
+        route_name: "",
+    }
+}
