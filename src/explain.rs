@@ -125,7 +125,13 @@ pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation,
             return Ok(explanation);
         }
     };
-    let normalized = match path::normalize(&asked.target, snapshot.proxy.path_normalization) {
+    let level = snapshot.proxy.path_normalization;
+    let normalized = match path::normalize(&asked.target, level) {
+        Ok(normalized) if path::is_redirected(&asked.target, level) => {
+            let reason = "a path with escaped slashes is redirected to its decoded form";
+            explanation.outcome = answered(307, reason, Some(normalized.into_owned()));
+            return Ok(explanation);
+        }
         Ok(normalized) => normalized,
         Err(error) => {
             explanation.outcome = answered(400, &error.to_string(), None);

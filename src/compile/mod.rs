@@ -81,9 +81,11 @@ fn policy(settings: &Settings) -> ProxyPolicy {
             settings::PathNormalization::Base => PathNormalization::Base,
             settings::PathNormalization::MergeSlashes => PathNormalization::MergeSlashes,
             settings::PathNormalization::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
+            settings::PathNormalization::RedirectEscapedSlashes => PathNormalization::RedirectEscapedSlashes,
         },
         max_concurrent_streams: http.max_concurrent_streams,
         listener_log: settings.access_log.listeners,
+        rejects_underscores: http.rejects_underscores,
         own_headers: own_headers(&http.own_headers),
     }
 }

@@ -180,6 +180,8 @@ pub(crate) struct HttpSettings {
     pub path_normalization: PathNormalization,
     /// HTTP/2 streams that a client may open at once. Default 1024.
     pub max_concurrent_streams: u32,
+    /// Whether a request with `_` in a header name is refused (MeshConfig connectionSettings, profile EDGE).
+    pub rejects_underscores: bool,
     /// MeshConfig defaultConfig.proxyHeaders.
     pub own_headers: OwnHeaderSettings,
 }
@@ -222,6 +224,8 @@ pub(crate) enum PathNormalization {
     Base,
     MergeSlashes,
     DecodeAndMergeSlashes,
+    /// MERGE_SLASHES, and who writes an escaped slash is redirected to the decoded path (profile EDGE).
+    RedirectEscapedSlashes,
 }
 
 /// `[access_log]`, and what MeshConfig says of access logs.
@@ -342,6 +346,7 @@ impl Default for Settings {
                 num_trusted_proxies: 0,
                 path_normalization: PathNormalization::Base,
                 max_concurrent_streams: 1024,
+                rejects_underscores: false,
                 own_headers: OwnHeaderSettings::default(),
             },
             mesh: MeshDefaults::default(),

@@ -32,6 +32,7 @@ pub(crate) fn dump(snapshot: &Snapshot) -> Value {
             "numTrustedProxies": policy.num_trusted_proxies,
             "pathNormalization": show_normalization(policy.path_normalization),
             "maxConcurrentStreams": policy.max_concurrent_streams,
+            "rejectsUnderscores": policy.rejects_underscores,
         },
     })
 }
@@ -279,6 +280,7 @@ fn show_normalization(level: PathNormalization) -> &'static str {
         PathNormalization::Base => "BASE",
         PathNormalization::MergeSlashes => "MERGE_SLASHES",
         PathNormalization::DecodeAndMergeSlashes => "DECODE_AND_MERGE_SLASHES",
+        PathNormalization::RedirectEscapedSlashes => "MERGE_SLASHES, escaped slashes are redirected",
     }
 }
 

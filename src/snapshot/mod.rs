@@ -57,6 +57,7 @@ pub(crate) struct ProxyPolicy {
     pub max_concurrent_streams: u32,
     /// Whether connections that no chain takes leave a line in the access log.
     pub listener_log: bool,
+    pub rejects_underscores: bool,
     pub own_headers: OwnHeaders,
 }
 
@@ -83,6 +84,8 @@ pub(crate) enum PathNormalization {
     Base,
     MergeSlashes,
     DecodeAndMergeSlashes,
+    /// MERGE_SLASHES, and who writes an escaped slash is redirected to the decoded path (profile EDGE).
+    RedirectEscapedSlashes,
 }
 
 impl Snapshot {
@@ -111,6 +114,7 @@ impl Default for ProxyPolicy {
             path_normalization: PathNormalization::Base,
             max_concurrent_streams: 1024,
             listener_log: true,
+            rejects_underscores: false,
             own_headers: OwnHeaders::default(),
         }
     }

@@ -17,6 +17,13 @@ pub(crate) fn split_query(path_and_query: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Whether the client is sent to the canonical form of its path instead of being served.
+pub(crate) fn is_redirected(path_and_query: &str, level: PathNormalization) -> bool {
+    let path = split_query(path_and_query).0;
+    level == PathNormalization::RedirectEscapedSlashes
+        && path.match_indices('%').any(|(at, _)| path.get(at..).is_some_and(is_escaped_slash))
+}
+
 /// Makes the path of `path_and_query` canonical; the query stays as it is, a fragment is cut off.
 ///
 /// BASE resolves dot segments (also escaped ones), decodes escaped unreserved characters, turns `\` into `/` and
@@ -38,7 +45,9 @@ pub(crate) fn normalize(path_and_query: &str, level: PathNormalization) -> Resul
         return Ok(Cow::Borrowed(cut));
     }
     let decoded = match level {
-        PathNormalization::DecodeAndMergeSlashes => Cow::Owned(decode_slashes(path)),
+        PathNormalization::DecodeAndMergeSlashes | PathNormalization::RedirectEscapedSlashes => {
+            Cow::Owned(decode_slashes(path))
+        }
         _ => Cow::Borrowed(path),
     };
     let mut canonical = resolve(decoded.as_bytes())?;
@@ -72,6 +81,10 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
+fn is_escaped_slash(text: &str) -> bool {
+    text.get(..3).is_some_and(|escape| escape.eq_ignore_ascii_case("%2f") || escape.eq_ignore_ascii_case("%5c"))
+}
+
 /// `%2F` and `%5C` become slashes.
 fn decode_slashes(path: &str) -> String {
     let mut decoded = String::with_capacity(path.len());
@@ -79,7 +92,7 @@ fn decode_slashes(path: &str) -> String {
     while let Some(at) = rest.find('%') {
         let (before, escape) = rest.split_at_checked(at).unwrap_or((rest, ""));
         decoded.push_str(before);
-        let slash = escape.get(..3).is_some_and(|e| e.eq_ignore_ascii_case("%2f") || e.eq_ignore_ascii_case("%5c"));
+        let slash = is_escaped_slash(escape);
         decoded.push(if slash { '/' } else { '%' });
         rest = escape.get(if slash { 3 } else { 1 }..).unwrap_or_default();
     }

@@ -1,5 +1,7 @@
 //! Which of Istio's mesh settings are in force? A MeshConfig file changes the defaults that `limani.toml` leaves open.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -56,7 +58,6 @@ const IDLE: &[&str] = &[
     "defaultConfig.caCertificatesPem",
     "defaultConfig.concurrency",
     "defaultConfig.configPath",
-    "defaultConfig.connectionSettings",
     "defaultConfig.controlPlaneAuthPolicy",
     "defaultConfig.customConfigFile",
     "defaultConfig.discoveryAddress",
@@ -144,7 +145,22 @@ struct OutboundTrafficPolicy {
 #[serde(default, rename_all = "camelCase")]
 struct ProxyConfig {
     gateway_topology: Topology,
+    connection_settings: ConnectionSettings,
     proxy_headers: ProxyHeaders,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ConnectionSettings {
+    profile: ConnectionProfile,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum ConnectionProfile {
+    #[default]
+    Sidecar,
+    Edge,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -273,7 +289,8 @@ pub(super) fn apply(file: &str, text: &str, settings: &mut Settings) -> Result<V
     let mut findings = Vec::new();
     for path in &decoded.unknown {
         let field = path.strip_prefix(written.path).unwrap_or(path).trim_start_matches('.');
-        findings.push(match IDLE.contains(&field) {
+        let idle = IDLE.contains(&field) || field.starts_with("defaultConfig.connectionSettings.");
+        findings.push(match idle {
             true => {
                 let message = format!("`{field}` of the mesh is not in force");
                 Finding::new(&codes::MESH_NOT_IN_FORCE, written.locate(path), message)
@@ -323,6 +340,14 @@ fn parse(origin: &Origin, lines_before: u32) -> Result<Value, Box<Finding>> {
 fn write(mesh: MeshConfig, settings: &mut Settings) {
     if let Some(normalization) = mesh.path_normalization.normalization {
         settings.http.path_normalization = PathNormalization::from(normalization);
+    }
+    if mesh.default_config.connection_settings.profile == ConnectionProfile::Edge {
+        // Its limits of time for a whole request and for a quiet stream are not in force.
+        settings.http.path_normalization = PathNormalization::RedirectEscapedSlashes;
+        settings.http.rejects_underscores = true;
+        settings.http.head_timeout = Duration::from_secs(60);
+        settings.http.idle_timeout = Duration::from_secs(3600);
+        settings.http.max_concurrent_streams = 100;
     }
     let topology = mesh.default_config.gateway_topology;
     if let Some(number) = topology.num_trusted_proxies {
@@ -423,8 +448,6 @@ fn write_headers(written: ProxyHeaders, headers: &mut OwnHeaderSettings) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn read(text: &str) -> (Settings, Vec<String>) {

@@ -16,6 +16,7 @@ use crate::snapshot::{ProxyPolicy, Snapshot};
 
 use super::context::{Journal, Request};
 use super::fail::Reply;
+use super::guard::Refusal;
 use super::headers;
 use super::visit::Visit;
 
@@ -35,13 +36,16 @@ pub(super) fn admit(
     if request.method.as_str() == "QUERY" {
         return Err(Reply::bad_method());
     }
+    if snapshot.proxy.rejects_underscores && request.headers.keys().any(|name| name.as_str().contains('_')) {
+        return Err(Reply::from(Refusal::Underscore));
+    }
     let hop = headers::sanitize_request(&mut request.headers)?;
     request.trailers = hop.trailers;
     request.upgrade = is_websocket(hop.upgrade.as_ref(), request)?;
     headers::join_lines(&mut request.headers, is_known_in_request, request.http2);
-    normalize(request, &snapshot.proxy)?;
-    let https = introduce(visit, &snapshot.proxy, request, journal);
     journal.is_grpc = headers::is_grpc(&request.headers);
+    normalize(request, &snapshot.proxy, journal.is_grpc)?;
+    let https = introduce(visit, &snapshot.proxy, request, journal);
     let chain = visit.chain(snapshot).ok_or_else(Reply::not_found)?;
     find(visit, snapshot, &chain, request, https)
 }
@@ -91,10 +95,14 @@ fn is_websocket(upgrade: Option<&HeaderValue>, request: &Request) -> Result<bool
     if request.has_body { Err(Reply::upgrade_refused()) } else { Ok(true) }
 }
 
-fn normalize(request: &mut Request, policy: &ProxyPolicy) -> Result<(), Reply> {
+fn normalize(request: &mut Request, policy: &ProxyPolicy, is_grpc: bool) -> Result<(), Reply> {
     let as_sent = request.path();
+    let redirected = path::is_redirected(as_sent, policy.path_normalization);
     let changed = match path::normalize(as_sent, policy.path_normalization) {
         Err(path::BadPath) => return Err(Reply::bad_path()),
+        // A gRPC client follows no redirect.
+        Ok(_) if redirected && is_grpc => return Err(Reply::bad_path()),
+        Ok(path) if redirected => return Err(Reply::canonical_path(path.into_owned())),
         Ok(Cow::Owned(changed)) => Some(changed),
         Ok(Cow::Borrowed(same)) if same.len() == as_sent.len() => None,
         Ok(Cow::Borrowed(cut)) => Some(cut.to_owned()),

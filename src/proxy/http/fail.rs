@@ -83,6 +83,12 @@ impl Reply {
         Reply::new(StatusCode::BAD_REQUEST, "", "path_normalization_failed")
     }
 
+    /// The client is to ask for the canonical form of its path.
+    pub(super) fn canonical_path(location: String) -> Self {
+        let details = Cow::Borrowed("path_normalization_failed");
+        Reply { details, ..Reply::redirect(StatusCode::TEMPORARY_REDIRECT, location) }
+    }
+
     pub(super) fn bad_method() -> Self {
         Reply::new(StatusCode::BAD_REQUEST, "", "invalid_method")
     }
@@ -126,6 +132,7 @@ impl From<Refusal> for Reply {
                 "Request Header Fields Too Large",
                 "http1.headers_too_large",
             ),
+            Refusal::Underscore => (StatusCode::BAD_REQUEST, "Bad Request", "http1.unexpected_underscore"),
             Refusal::AmbiguousLength => {
                 (StatusCode::BAD_REQUEST, "Bad Request", "http1.content_length_and_chunked_not_allowed")
             }

@@ -14,6 +14,8 @@ pub(super) enum Refusal {
     TooLarge,
     /// Both Content-Length and Transfer-Encoding.
     AmbiguousLength,
+    /// A header name holds `_`, and the settings allow none.
+    Underscore,
     /// A transfer coding other than exactly `chunked`.
     UnknownCoding,
     /// A version other than HTTP/1.0 and HTTP/1.1.

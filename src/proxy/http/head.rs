@@ -163,6 +163,7 @@ mod tests {
             path_normalization: crate::snapshot::PathNormalization::Base,
             max_concurrent_streams: 100,
             listener_log: true,
+            rejects_underscores: false,
             own_headers: crate::snapshot::OwnHeaders::default(),
         }
     }

@@ -108,6 +108,7 @@ impl Setup {
                 path_normalization: PathNormalization::Base,
                 max_concurrent_streams: 100,
                 listener_log: true,
+                rejects_underscores: false,
                 own_headers: crate::snapshot::OwnHeaders::default(),
             }),
         }
