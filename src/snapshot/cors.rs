@@ -20,7 +20,8 @@ pub(crate) struct CorsPolicy {
     /// Seconds.
     pub max_age: Option<HeaderValue>,
     pub credentials: bool,
-    /// unmatchedPreflights IGNORE: a preflight from a foreign origin is answered too, without that origin.
+    /// unmatchedPreflights IGNORE: a preflight from a foreign origin is answered too, without the origin and the
+    /// exposed headers.
     pub answers_unmatched: bool,
 }
 
@@ -77,8 +78,9 @@ impl CorsPolicy {
 
     fn answer(&self, method: &HeaderValue, asked: &HeaderMap, permit: Option<Permit<'_>>) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        if let Some(permit) = permit {
-            permit.apply(&mut headers);
+        match permit {
+            Some(permit) => permit.apply(&mut headers),
+            None => self.tell_credentials(&mut headers),
         }
         let nothing = HeaderValue::from_static("");
         let mut tell = |name: HeaderName, offer: &Offer, asked: &HeaderValue| match offer {
@@ -94,15 +96,19 @@ impl CorsPolicy {
         }
         headers
     }
+
+    fn tell_credentials(&self, headers: &mut HeaderMap) {
+        if self.credentials {
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+    }
 }
 
 impl Permit<'_> {
     /// Says it in the headers of an answer, in place of what they said themselves.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.origin.clone());
-        if self.policy.credentials {
-            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        }
+        self.policy.tell_credentials(headers);
         if let Some(list) = &self.policy.expose {
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, list.clone());
         }
@@ -162,7 +168,12 @@ mod tests {
                 false,
                 "answer allow-credentials=true allow-headers=x-a,x-b allow-methods=PUT allow-origin=https://good expose-headers=x-s max-age=60",
             ),
-            ("OPTIONS", &[BAD, ASKS], true, "answer allow-headers=x-a,x-b allow-methods=PUT max-age=60"),
+            (
+                "OPTIONS",
+                &[BAD, ASKS],
+                true,
+                "answer allow-credentials=true allow-headers=x-a,x-b allow-methods=PUT max-age=60",
+            ),
             ("OPTIONS", &[BAD, ASKS], false, "nothing"),
             ("OPTIONS", &[ASKS], true, "nothing"),
             ("OPTIONS", &[GOOD], false, permit),

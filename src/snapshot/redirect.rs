@@ -31,6 +31,13 @@ impl Redirect {
         format!("{scheme}://{authority}{slash}{path}{mark}{query}")
     }
 
+    /// What response operations see as the path and query: changed only where a prefix is replaced, as in Envoy.
+    pub(crate) fn seen_path(&self, facts: &RequestFacts<'_>) -> Option<String> {
+        let Some(rewrite @ PathRewrite::Prefix { .. }) = &self.path else { return None };
+        let (mark, query) = facts.query.map_or(("", ""), |query| ("?", query));
+        Some(format!("{}{mark}{query}", rewrite.apply(facts.path)))
+    }
+
     fn new_authority<'a>(&'a self, facts: &RequestFacts<'a>, scheme: &str) -> Cow<'a, str> {
         let authority = match (&self.authority, self.port) {
             (Some(authority), _) => authority,

@@ -54,10 +54,16 @@ async fn act(
     journal: &mut Journal,
 ) {
     let own = |journal: &Journal, headers: &mut HeaderMap| {
-        if !rule.response_headers.is_empty() {
-            rule.response_headers
-                .apply(headers, &journal.template_facts(&visit.connection, request, Some(&request.headers), None));
+        if rule.response_headers.is_empty() {
+            return;
         }
+        let rewritten = match &rule.action {
+            Action::Redirect(redirect) => redirect.seen_path(&request.facts()),
+            _ => None,
+        };
+        let mut facts = journal.template_facts(&visit.connection, request, Some(&request.headers), None);
+        facts.path = rewritten.as_deref().unwrap_or(facts.path);
+        rule.response_headers.apply(headers, &facts);
     };
     let forward = match &rule.action {
         Action::Redirect(redirect) => {
