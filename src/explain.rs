@@ -338,6 +338,9 @@ fn endpoints(cluster: &Cluster) -> Vec<String> {
 fn header_changes(rule: &RouteRule, facts: &RequestFacts<'_>, asked: &Asked, local: SocketAddr) -> Vec<String> {
     let peer = SocketAddr::new(asked.from, 0);
     let template = TemplateFacts {
+        tls_cipher: None,
+        client_certificate: None,
+        server_certificate: None,
         request: None,
         method: facts.method,
         scheme: facts.scheme,

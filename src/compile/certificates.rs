@@ -7,9 +7,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::resource::core::Secret;
+use crate::snapshot::certificate::Certificate;
 use crate::snapshot::tls::CertificateFacts;
 
 /// The certificate chain with its key, ready to sign. Fails with a sentence that never shows the key.
@@ -44,11 +44,20 @@ fn certificate_and_key(secret: &Secret) -> Result<(&[u8], &[u8]), String> {
 
 /// The CA certificates of a Secret: `cacert`, else `ca.crt`.
 pub(super) fn authorities(secret: &Secret) -> Result<RootCertStore, String> {
-    let value = ["cacert", "ca.crt"].iter().find_map(|key| secret.data.get(*key)).filter(|value| !value.is_empty());
-    let value = value.ok_or_else(|| "it holds no CA (ca.crt or cacert)".to_owned())?;
+    let (certificates, _) = authorities_and_lists(secret)?;
     let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(read_certificates(value)?);
+    let (added, _) = roots.add_parsable_certificates(certificates);
     if added > 0 { Ok(roots) } else { Err("none of its CA certificates can be read".to_owned()) }
+}
+
+/// The CA certificates of a Secret, with its revocation lists in PEM: `cacert` and `crl`, else `ca.crt` and `ca.crl`.
+pub(super) fn authorities_and_lists(secret: &Secret) -> Result<(Vec<CertificateDer<'static>>, Option<&[u8]>), String> {
+    let value = |key: &str| secret.data.get(key).map(Vec::as_slice).filter(|value| !value.is_empty());
+    let found = [("cacert", "crl"), ("ca.crt", "ca.crl")]
+        .into_iter()
+        .find_map(|(authorities, lists)| Some((value(authorities)?, value(lists))));
+    let (authorities, lists) = found.ok_or_else(|| "it holds no CA (ca.crt or cacert)".to_owned())?;
+    Ok((read_certificates(authorities)?, lists))
 }
 
 fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -62,36 +71,11 @@ fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
 
 /// What can be told of a certificate.
 pub(super) fn facts(certificate: &CertificateDer<'_>, source: &str) -> Option<CertificateFacts> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    Some(CertificateFacts {
-        source: source.to_owned(),
-        subject: parsed.subject().to_string(),
-        issuer: parsed.issuer().to_string(),
-        names: alternative_names(&parsed),
-        serial: parsed.raw_serial_as_string(),
-        not_before: parsed.validity().not_before.timestamp(),
-        not_after: parsed.validity().not_after.timestamp(),
-    })
-}
-
-/// DNS names, addresses and URIs that a certificate is for.
-fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
-    let names = extension.value.general_names.iter();
-    names
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
-            GeneralName::IPAddress(bytes) => match bytes.len() {
-                4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| std::net::IpAddr::from(bytes).to_string()),
-                _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| std::net::IpAddr::from(bytes).to_string()),
-            },
-            _ => None,
-        })
-        .collect()
+    let certificate = Arc::new(Certificate::read(certificate)?);
+    Some(CertificateFacts { source: source.to_owned(), certificate })
 }
 
 /// Whether the certificate has this very name, such as a URI or `*.example.com`.
 pub(super) fn names_itself(certificate: &CertificateDer<'_>, name: &str) -> bool {
-    X509Certificate::from_der(certificate)
-        .is_ok_and(|(_, parsed)| alternative_names(&parsed).iter().any(|own| own == name))
+    Certificate::read(certificate).is_some_and(|read| read.names().any(|own| own == name))
 }

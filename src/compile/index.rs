@@ -14,6 +14,7 @@ use crate::resource::core::{EndpointSlice, Endpoints, Secret};
 use crate::resource::meta::{Labels, Object};
 use crate::resource::networking::{VirtualService, WorkloadEntry};
 use crate::resource::settings::{HostAddress, Settings};
+use crate::resource::workloads::ConfigMap;
 
 /// The objects of one generation by the names under which they are looked up.
 pub(super) struct Index<'a> {
@@ -25,6 +26,7 @@ pub(super) struct Index<'a> {
     secrets: HashMap<(&'a str, &'a str), &'a Arc<Object<Secret>>>,
     slices: HashMap<&'a str, HashMap<&'a str, Vec<&'a Object<EndpointSlice>>>>,
     endpoints: HashMap<(&'a str, &'a str), &'a Object<Endpoints>>,
+    config_maps: HashMap<(&'a str, &'a str), &'a Object<ConfigMap>>,
     workload_entries: HashMap<&'a str, Vec<&'a Object<WorkloadEntry>>>,
     trails: RefCell<Trails>,
 }
@@ -40,6 +42,7 @@ impl<'a> Index<'a> {
             secrets: resources.secrets.iter().map(|secret| (identity(secret), secret)).collect(),
             slices: HashMap::new(),
             endpoints: resources.endpoints.iter().map(|object| (identity(object), &**object)).collect(),
+            config_maps: resources.config_maps.iter().map(|object| (identity(object), &**object)).collect(),
             workload_entries: HashMap::new(),
             trails: RefCell::default(),
         };
@@ -203,6 +206,10 @@ impl<'a> Index<'a> {
         let answer = Answer::of(found.map(|object| &**object).into_iter());
         self.note(answer, || Question::Secret { name: name.into() });
         found
+    }
+
+    pub(super) fn config_map(&self, namespace: &str, name: &str) -> Option<&'a Object<ConfigMap>> {
+        self.config_maps.get(&(namespace, name)).copied()
     }
 
     /// The slices of a Service; `None` if there are none at all.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::gateways::{BoundServer, ServerKind};
 use super::layer4;
 use super::routes;
-use super::tls_server;
+use super::tls_server::{self, Inside};
 use super::work::Work;
 use crate::resource::codes;
 use crate::snapshot::listener::{ChainMatch, ChainTable, FilterChain, Listener, Service, Transport};
@@ -86,15 +86,15 @@ fn add<'a>(
 }
 
 fn https_chain<'a>(work: &mut Work<'a>, server: &BoundServer<'a>) -> FilterChain {
-    let tls =
-        server.server.tls.as_ref().map(|settings| tls_server::build(work, settings, server.gateway, &place(server)));
+    let tls = server.server.tls.as_ref();
+    let tls = tls.map(|settings| tls_server::build(work, settings, server.gateway, &place(server), Inside::Http));
     let routes = routes::table(work, &server.route_name, &[server]);
     FilterChain { name: server.route_name.clone(), tls, service: Service::Http(Arc::new(routes)) }
 }
 
 fn tls_tcp_chain<'a>(work: &mut Work<'a>, server: &BoundServer<'a>, proxy: TcpProxy) -> FilterChain {
-    let tls =
-        server.server.tls.as_ref().map(|settings| tls_server::build(work, settings, server.gateway, &place(server)));
+    let tls = server.server.tls.as_ref();
+    let tls = tls.map(|settings| tls_server::build(work, settings, server.gateway, &place(server), Inside::Tcp));
     FilterChain { name: layer4::chain_name(server), tls, service: Service::Tcp(Arc::new(proxy)) }
 }
 

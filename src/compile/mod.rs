@@ -1,6 +1,8 @@
 //! From the user's words to the snapshot: pure, the only part that knows both sides.
 
+mod authorities;
 mod certificates;
+mod client_verifier;
 mod clusters;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -25,6 +27,7 @@ mod retries;
 mod routes;
 mod services;
 mod tls_client;
+mod tls_parameters;
 mod tls_server;
 mod trail;
 mod virtual_service;
@@ -43,7 +46,7 @@ use self::work::Work;
 use crate::resource::ResourceSet;
 use crate::resource::finding::Finding;
 use crate::resource::settings::{self, Settings};
-use crate::snapshot::{OwnHeaders, PathNormalization, ProxyPolicy, Snapshot};
+use crate::snapshot::{ForwardClientCert, OwnHeaders, PathNormalization, ProxyPolicy, Snapshot};
 
 /// Makes the snapshot of one generation. What cannot be compiled is left out and reported; it never blocks the rest.
 /// `now`, in seconds since 1970, is what certificates are judged by.
@@ -82,6 +85,15 @@ fn policy(settings: &Settings) -> ProxyPolicy {
             settings::PathNormalization::MergeSlashes => PathNormalization::MergeSlashes,
             settings::PathNormalization::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
             settings::PathNormalization::RedirectEscapedSlashes => PathNormalization::RedirectEscapedSlashes,
+        },
+        forward_client_cert: match settings.mesh.forward_client_cert {
+            settings::ForwardClientCert::Sanitize => ForwardClientCert::Sanitize,
+            settings::ForwardClientCert::ForwardOnly => ForwardClientCert::ForwardOnly,
+            settings::ForwardClientCert::AppendForward => ForwardClientCert::AppendForward,
+            settings::ForwardClientCert::Undefined | settings::ForwardClientCert::SanitizeSet => {
+                ForwardClientCert::SanitizeSet
+            }
+            settings::ForwardClientCert::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
         },
         max_concurrent_streams: http.max_concurrent_streams,
         listener_log: settings.access_log.listeners,

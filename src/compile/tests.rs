@@ -84,7 +84,7 @@ fn a_bad_certificate_closes_its_own_server_alone() {
     // A reload that does not touch a server's TLS keeps its configuration, with its tickets.
     let (again, _) = compiled(&resources, &mut memory);
     let config = |snapshot: &Snapshot| match &chain(snapshot, "good.test").tls {
-        Some(TlsServer::Ready { config, .. }) => config.clone(),
+        Some(TlsServer::Ready(terms)) => terms.config.clone(),
         other => panic!("{other:?}"),
     };
     assert!(Arc::ptr_eq(&config(&snapshot), &config(&again)));

@@ -1,25 +1,46 @@
-//! How does a Gateway server end TLS? (Istio ServerTLSSettings, mode SIMPLE.)
+//! How does a Gateway server end TLS? (Istio ServerTLSSettings.)
 
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs::{self, Ticketer, cipher_suite, kx_group};
-use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::pem::PemObject;
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::{ServerConfig, SignatureScheme};
 
+use super::authorities::Authorities;
 use super::certificates;
+use super::client_verifier::{Check, ClientPolicy, ClientVerifier, Pin};
+use super::memory::ServerConfigs;
+use super::tls_parameters::Parameters;
 use super::work::Work;
 use crate::resource::codes;
+use crate::resource::core::Secret;
 use crate::resource::meta::Object;
-use crate::resource::networking::{Gateway, ServerTls, ServerTlsMode, TlsProtocol};
-use crate::snapshot::tls::{CertificateFacts, TlsServer};
+use crate::resource::networking::{Gateway, ServerTls, ServerTlsMode};
+use crate::snapshot::tls::{CertificateFacts, ServerTerms, TlsServer};
+
+/// Our own certificate in the mesh, by Istio's name for it.
+pub(super) const IDENTITY: &str = "builtin://";
+
+/// What a server speaks inside TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Inside {
+    Http,
+    Tcp,
+}
 
 /// The TLS side of the server at `path` of a gateway. What is unusable is reported and closes its connections.
-pub(super) fn build(work: &mut Work<'_>, settings: &ServerTls, gateway: &Object<Gateway>, path: &str) -> TlsServer {
-    match try_build(work, settings, gateway, path) {
-        Ok(server) => server,
+pub(super) fn build(
+    work: &mut Work<'_>,
+    settings: &ServerTls,
+    gateway: &Object<Gateway>,
+    path: &str,
+    inside: Inside,
+) -> TlsServer {
+    match try_build(work, settings, gateway, path, inside) {
+        Ok(terms) => TlsServer::Ready(Box::new(terms)),
         Err((code, reason)) => {
             if let Some(code) = code {
                 work.problems.report(gateway, code, &format!("{path}.tls"), reason.as_str());
@@ -35,45 +56,89 @@ type Material = (String, Arc<CertifiedKey>);
 /// Why, and under which code it is still to be told.
 type Failure = (Option<&'static codes::Code>, String);
 
+fn cannot_work(reason: impl Into<String>) -> Failure {
+    (Some(&codes::SERVER_TLS), reason.into())
+}
+
 fn try_build(
     work: &mut Work<'_>,
     settings: &ServerTls,
     gateway: &Object<Gateway>,
     path: &str,
-) -> Result<TlsServer, Failure> {
-    let not_in_force = |reason: &str| Err((Some(&codes::SERVER_NOT_IN_FORCE), reason.to_owned()));
-    if settings.mode != ServerTlsMode::Simple {
-        return not_in_force(&format!("TLS mode {} is not in force yet; connections are closed", settings.mode.word()));
-    }
-    if !settings.subject_alt_names.is_empty() {
-        return not_in_force(
-            "subjectAltNames need a client CA, which mode SIMPLE does not have; connections are closed",
-        );
-    }
-    let Some(versions) = versions(settings.min_protocol_version, settings.max_protocol_version) else {
-        return not_in_force("no TLS version is left between the minimum, which is at least 1.2, and the maximum");
+    inside: Inside,
+) -> Result<ServerTerms, Failure> {
+    let policy = client_policy(settings).map_err(cannot_work)?;
+    let of_mesh = settings.mode == ServerTlsMode::IstioMutual;
+    let parameters = match of_mesh {
+        true => Parameters::of_the_mesh(),
+        false => Parameters::of(settings, &work.index.settings.mesh),
     };
+    if parameters.versions().is_empty() {
+        let reason = "no TLS version is left between the minimum, which is at least 1.2, and the maximum";
+        return Err(cannot_work(format!("{reason}; every handshake fails")));
+    }
     let material = read_material(work, settings, gateway, path)?;
+    let authorities = policy.as_ref().map(|_| read_authorities(work, settings)).transpose()?;
     let facts: Vec<_> =
         material.iter().filter_map(|(source, key)| certificates::facts(key.cert.first()?, source)).collect();
     tell_dates(work, &facts, gateway, path);
-    let mesh = &work.index.settings.mesh;
-    let ciphers = if settings.cipher_suites.is_empty() { &mesh.cipher_suites } else { &settings.cipher_suites };
-    let curves = if settings.ecdh_curves.is_empty() { &mesh.ecdh_curves } else { &settings.ecdh_curves };
-    let server = format!("{} {path} {ciphers:?} {curves:?}", gateway.key());
+    let verifies_clients = policy.as_ref().is_some_and(|policy| matches!(policy.check, Check::Everything { .. }));
     let chains: Vec<&[CertificateDer<'_>]> = material.iter().map(|(_, key)| key.cert.as_slice()).collect();
-    let version_names: Vec<_> = versions.iter().map(|version| version.version).collect();
-    let fingerprint = work.memory.fingerprint(&(server, format!("{version_names:?}"), chains));
-    let config = match work.memory.server_configs.get(&fingerprint) {
+    let server = (gateway.key(), path, inside, of_mesh);
+    let fingerprint = work.memory.fingerprint(&(server, &parameters, chains, &policy, &authorities));
+    let configs = match work.memory.server_configs.get(&fingerprint) {
         Some(kept) => kept,
         None => {
             let keys = material.into_iter().map(|(_, key)| key).collect();
-            let made = config((ciphers, curves), &versions, keys)
+            let clients = match (policy, authorities) {
+                (Some(policy), Some((authorities, lists))) => {
+                    let authorities = Authorities::read(&authorities, lists.as_deref());
+                    let authorities = authorities.map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), reason))?;
+                    Some((policy, authorities))
+                }
+                _ => None,
+            };
+            let made = configs(&parameters, keys, clients, alpn(inside, of_mesh))
                 .map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), reason))?;
             work.memory.server_configs.insert(fingerprint, made)
         }
     };
-    Ok(TlsServer::Ready { config, certificates: facts })
+    Ok(ServerTerms {
+        config: configs.with_alpn,
+        without_alpn: configs.without_alpn,
+        certificates: facts,
+        verifies_clients,
+    })
+}
+
+/// What clients are asked for; `None`: nothing. Fails if it cannot work.
+fn client_policy(settings: &ServerTls) -> Result<Option<ClientPolicy>, String> {
+    let names = &settings.subject_alt_names;
+    let required = match settings.mode {
+        ServerTlsMode::Mutual | ServerTlsMode::IstioMutual => true,
+        ServerTlsMode::OptionalMutual => false,
+        ServerTlsMode::Simple if names.is_empty() => return Ok(None),
+        ServerTlsMode::Simple => {
+            let reason = "subjectAltNames need a client's certificate, which mode SIMPLE does not ask for";
+            return Err(format!("{reason}; connections are closed. MUTUAL asks for one"));
+        }
+        mode => return Err(format!("the mode {} does not end TLS; connections are closed", mode.word())),
+    };
+    if settings.insecure_skip_verify == Some(true) {
+        return Ok(Some(ClientPolicy { required, check: Check::Nothing }));
+    }
+    let mut pins = Vec::new();
+    if settings.mode != ServerTlsMode::IstioMutual {
+        for text in &settings.verify_certificate_spki {
+            pins.push(Pin::key(text).map_err(|reason| format!("verifyCertificateSpki: {reason}"))?);
+        }
+        for text in &settings.verify_certificate_hash {
+            pins.push(Pin::certificate(text).map_err(|reason| format!("verifyCertificateHash: {reason}"))?);
+        }
+    }
+    // Who has to have a name or a pin has to show a certificate.
+    let required = required || !names.is_empty() || !pins.is_empty();
+    Ok(Some(ClientPolicy { required, check: Check::Everything { names: names.clone(), pins } }))
 }
 
 /// The certificates that can be served; those that cannot are told.
@@ -87,11 +152,10 @@ fn read_material(
     let mut material = Vec::new();
     let mut failures = Vec::new();
     for name in &names {
-        match find_secret(work, name) {
+        match find_key(work, name) {
             Ok(found) => material.push(found),
             Err(failure) => {
-                // Why a file is not there was told when it was read.
-                if !name.starts_with("file:") || work.index.secret(name).is_some() {
+                if !was_told(work, name) {
                     let path = format!("{path}.tls");
                     work.problems.report(gateway, &codes::GATEWAY_CREDENTIAL, &path, failure.as_str());
                 }
@@ -108,14 +172,22 @@ fn read_material(
     Ok(material)
 }
 
+/// Why a file is not there was told when it was read.
+fn was_told(work: &Work<'_>, name: &str) -> bool {
+    name.starts_with("file:") && work.index.secret(name).is_none()
+}
+
 fn tell_dates(work: &mut Work<'_>, facts: &[CertificateFacts], gateway: &Object<Gateway>, path: &str) {
-    for fact in facts.iter().filter(|fact| fact.not_after < work.now || fact.not_before > work.now) {
+    for fact in facts.iter().filter(|fact| !fact.certificate.is_in_date(work.now)) {
         let message = format!("the certificate of {} is outside its dates; it is served nevertheless", fact.source);
         work.problems.report(gateway, &codes::CERTIFICATE_DATE, &format!("{path}.tls"), message);
     }
 }
 
 fn credential_names(settings: &ServerTls) -> Vec<String> {
+    if settings.mode == ServerTlsMode::IstioMutual {
+        return vec![IDENTITY.to_owned()];
+    }
     if !settings.credential_name.is_empty() {
         return vec![settings.credential_name.clone()];
     }
@@ -127,87 +199,135 @@ fn credential_names(settings: &ServerTls) -> Vec<String> {
     files.map(|path| format!("file:{path}")).collect()
 }
 
-/// The credential of a name such as `web`, `kubernetes://web` or `file:/path`, with words for where it came from.
-fn find_secret(work: &mut Work<'_>, name: &str) -> Result<Material, String> {
-    let ours = work.index.settings.gateway.namespace.clone();
-    let plain = name.strip_prefix("kubernetes://").or(name.strip_prefix("kubernetes-gateway://")).unwrap_or(name);
-    let plain = match plain.split_once('/') {
-        Some((namespace, plain)) if plain != name && !name.starts_with("file:") && namespace == ours => plain,
+/// A credential's name without its prefix; a namespace is left out if it is ours, else it makes a name that no Secret
+/// has.
+fn plain_name<'n>(work: &Work<'_>, name: &'n str) -> &'n str {
+    let plain = name.strip_prefix("kubernetes://").or(name.strip_prefix("kubernetes-gateway://"));
+    let Some(plain) = plain else { return name };
+    match plain.split_once('/') {
+        Some((namespace, inside)) if namespace == work.index.settings.gateway.namespace => inside,
         _ => plain,
+    }
+}
+
+/// The Secret of a name such as `web`, `kubernetes://web`, `builtin://` or `file:/path`, with words for where it is.
+fn find_secret<'a>(work: &Work<'a>, name: &str) -> Result<(String, &'a Arc<Object<Secret>>), String> {
+    let plain = plain_name(work, name);
+    let source = match plain {
+        IDENTITY => "[identity] of the settings".to_owned(),
+        file if file.starts_with("file:") => file.to_owned(),
+        plain => format!("Secret {}/{plain}", work.index.settings.gateway.namespace),
     };
-    let source = if name.starts_with("file:") { name.to_owned() } else { format!("Secret {ours}/{plain}") };
-    let Some(secret) = work.index.secret(plain) else { return Err(format!("{source} does not exist")) };
+    match work.index.secret(plain) {
+        Some(secret) => Ok((source, secret)),
+        None if plain == IDENTITY => {
+            Err(format!("our own certificate in the mesh is needed, and {source} names none; connections are closed"))
+        }
+        None => Err(format!("{source} does not exist")),
+    }
+}
+
+fn find_key(work: &mut Work<'_>, name: &str) -> Result<Material, String> {
+    let (source, secret) = find_secret(work, name)?;
     let key = work.memory.certified_key(secret).map_err(|reason| format!("{source}: {reason}"))?;
     Ok((source, key))
 }
 
-/// `None` if no version is left. The least is 1.2.
-fn versions(min: TlsProtocol, max: TlsProtocol) -> Option<Vec<&'static SupportedProtocolVersion>> {
-    let max = if max == TlsProtocol::Auto { TlsProtocol::V1_3 } else { max };
-    let offered = [(TlsProtocol::V1_3, &rustls::version::TLS13), (TlsProtocol::V1_2, &rustls::version::TLS12)];
-    let versions: Vec<_> =
-        offered.into_iter().filter(|(version, _)| *version >= min && *version <= max).map(|(_, v)| v).collect();
-    (!versions.is_empty()).then_some(versions)
+/// CA certificates, and revocation lists in PEM.
+type AuthorityMaterial = (Vec<CertificateDer<'static>>, Option<Vec<u8>>);
+
+/// Who vouches for clients.
+fn read_authorities(work: &Work<'_>, settings: &ServerTls) -> Result<AuthorityMaterial, Failure> {
+    let missing = |reason: String| (Some(&codes::GATEWAY_CREDENTIAL), reason);
+    if let Some(name) = settings.ca_cert_credential_name.strip_prefix("configmap://") {
+        return configured_authorities(work, name).map_err(missing);
+    }
+    let files = settings.tls_certificates.iter().map(|files| &files.ca_certificates);
+    let file = std::iter::once(&settings.ca_certificates).chain(files).find(|file| !file.is_empty());
+    let credential = Some(&settings.credential_name).filter(|name| !name.is_empty());
+    let credential = credential.or(settings.credential_names.first());
+    let name = match (settings.ca_cert_credential_name.as_str(), credential, file) {
+        _ if settings.mode == ServerTlsMode::IstioMutual => IDENTITY.to_owned(),
+        ("", Some(name), _) => split_name(work, plain_name(work, name)),
+        ("", None, Some(file)) => format!("file:{file}"),
+        ("", None, None) => return Err(missing("no CA for clients is named (caCertificates)".to_owned())),
+        (name, ..) => match plain_name(work, name).strip_suffix("-cacert") {
+            Some(base) => split_name(work, base),
+            None => {
+                let reason = format!("caCertCredentialName `{name}` has to end with -cacert; connections are closed");
+                return Err(missing(reason));
+            }
+        },
+    };
+    let code = (!was_told(work, &name)).then_some(&codes::GATEWAY_CREDENTIAL);
+    let (source, secret) = find_secret(work, &name).map_err(|reason| (code, reason))?;
+    let read = certificates::authorities_and_lists(&secret.spec);
+    let (authorities, lists) = read.map_err(|reason| missing(format!("{source}: {reason}; connections are closed")))?;
+    let of_files = name == IDENTITY || name.starts_with("file:");
+    let lists = match of_files && !settings.ca_crl.is_empty() {
+        true => Some(read_list(work, &settings.ca_crl)?),
+        false => lists.map(<[u8]>::to_vec),
+    };
+    Ok((authorities, lists))
 }
 
-fn config(
-    (ciphers, curves): (&[String], &[String]),
-    versions: &[&'static SupportedProtocolVersion],
-    keys: Vec<Arc<CertifiedKey>>,
-) -> Result<Arc<ServerConfig>, String> {
-    let provider = CryptoProvider {
-        cipher_suites: cipher_suites(ciphers),
-        kx_groups: key_exchanges(curves),
-        ..aws_lc_rs::default_provider()
+/// The Secret `NAME-cacert` if it exists, whatever it holds, else NAME.
+fn split_name(work: &Work<'_>, name: &str) -> String {
+    let split = format!("{name}-cacert");
+    if work.index.secret(&split).is_some() { split } else { name.to_owned() }
+}
+
+/// The file of caCrl. Without it nobody could be known to be still trusted.
+fn read_list(work: &Work<'_>, file: &str) -> Result<Vec<u8>, Failure> {
+    let secret = work.index.secret(&format!("file:{file}"));
+    let list = secret.and_then(|secret| secret.spec.data.get("ca.crl"));
+    list.cloned().ok_or_else(|| (None, format!("the revocation list {file} could not be read")))
+}
+
+/// The CA of `configmap://namespace/name`.
+fn configured_authorities(work: &Work<'_>, name: &str) -> Result<AuthorityMaterial, String> {
+    let (namespace, plain) = name.split_once('/').unwrap_or((&work.index.settings.gateway.namespace, name));
+    let Some(map) = work.index.config_map(namespace, plain) else {
+        return Err(format!("ConfigMap {namespace}/{plain} does not exist; connections are closed"));
     };
+    let value = |key: &str| map.spec.data.get(key).filter(|value| !value.is_empty());
+    let Some(authorities) = value("ca.crt").or_else(|| value("cacert")) else {
+        return Err(format!("ConfigMap {namespace}/{plain} holds no CA (ca.crt or cacert); connections are closed"));
+    };
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(authorities.as_bytes()).collect();
+    let certificates = certificates.ok().filter(|certificates| !certificates.is_empty());
+    let certificates = certificates.ok_or_else(|| format!("ConfigMap {namespace}/{plain}: its CA is no PEM"))?;
+    Ok((certificates, value("ca.crl").or_else(|| value("crl")).map(|lists| lists.clone().into_bytes())))
+}
+
+/// In our order of preference.
+fn alpn(inside: Inside, of_mesh: bool) -> Vec<Vec<u8>> {
+    let peers: &[&[u8]] = if inside == Inside::Tcp && of_mesh { &[b"istio-peer-exchange"] } else { &[] };
+    peers.iter().copied().chain([b"h2".as_slice(), b"http/1.1"]).map(<[u8]>::to_vec).collect()
+}
+
+fn configs(
+    parameters: &Parameters<'_>,
+    keys: Vec<Arc<CertifiedKey>>,
+    clients: Option<(ClientPolicy, Authorities)>,
+    alpn: Vec<Vec<u8>>,
+) -> Result<ServerConfigs, String> {
+    let provider = parameters.provider();
+    let algorithms = provider.signature_verification_algorithms;
     let builder = ServerConfig::builder_with_provider(Arc::new(provider));
-    let builder = builder.with_protocol_versions(versions).map_err(|error| error.to_string())?;
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Certificates { keys }));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let builder = builder.with_protocol_versions(&parameters.versions()).map_err(|error| error.to_string())?;
+    let builder = match clients {
+        None => builder.with_client_cert_verifier(Arc::new(NoClientAuth)),
+        Some((policy, authorities)) => {
+            builder.with_client_cert_verifier(Arc::new(ClientVerifier { policy, authorities, algorithms }))
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Certificates { keys }));
     config.ignore_client_order = true;
     config.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
-    Ok(Arc::new(config))
-}
-
-/// Key exchanges in the order of preference; by default those of Istio and the hybrid one before them.
-fn key_exchanges(curves: &[String]) -> Vec<&'static dyn SupportedKxGroup> {
-    let named = |name: &str| -> Option<&'static dyn SupportedKxGroup> {
-        Some(match name {
-            "X25519MLKEM768" => kx_group::X25519MLKEM768,
-            "X25519" => kx_group::X25519,
-            "P-256" => kx_group::SECP256R1,
-            "P-384" => kx_group::SECP384R1,
-            _ => return None,
-        })
-    };
-    let chosen: Vec<_> = curves.iter().filter_map(|name| named(name)).collect();
-    match chosen.is_empty() {
-        true => ["X25519MLKEM768", "X25519", "P-256"].into_iter().filter_map(named).collect(),
-        false => chosen,
-    }
-}
-
-/// TLS 1.3 suites, then those of TLS 1.2 by their OpenSSL names. Only unknown names mean the default.
-fn cipher_suites(names: &[String]) -> Vec<SupportedCipherSuite> {
-    use cipher_suite as suite;
-    let known = [
-        ("ECDHE-ECDSA-AES128-GCM-SHA256", suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
-        ("ECDHE-RSA-AES128-GCM-SHA256", suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
-        ("ECDHE-ECDSA-CHACHA20-POLY1305", suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
-        ("ECDHE-RSA-CHACHA20-POLY1305", suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
-        ("ECDHE-ECDSA-AES256-GCM-SHA384", suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
-        ("ECDHE-RSA-AES256-GCM-SHA384", suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
-    ];
-    let chosen: Vec<_> = names
-        .iter()
-        .filter_map(|name| known.iter().find(|(known, _)| known == name))
-        .map(|(_, suite)| *suite)
-        .collect();
-    let tls12 = if chosen.is_empty() { known.map(|(_, suite)| suite).to_vec() } else { chosen };
-    [suite::TLS13_AES_128_GCM_SHA256, suite::TLS13_AES_256_GCM_SHA384, suite::TLS13_CHACHA20_POLY1305_SHA256]
-        .into_iter()
-        .chain(tls12)
-        .collect()
+    let without_alpn = Arc::new(config.clone());
+    config.alpn_protocols = alpn;
+    Ok(ServerConfigs { with_alpn: Arc::new(config), without_alpn })
 }
 
 /// The certificates of one server: ECDSA for clients that can, and of one kind the one that names the SNI exactly.
@@ -241,5 +361,5 @@ fn is_ecdsa(key: &CertifiedKey, hello: &ClientHello<'_>) -> bool {
 
 fn names_exactly(key: &CertifiedKey, name: &str) -> bool {
     let facts = key.cert.first().and_then(|certificate| certificates::facts(certificate, ""));
-    facts.is_some_and(|facts| facts.names.iter().any(|own| own.eq_ignore_ascii_case(name)))
+    facts.is_some_and(|facts| facts.certificate.dns.iter().any(|own| own.eq_ignore_ascii_case(name)))
 }

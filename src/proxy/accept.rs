@@ -206,9 +206,9 @@ async fn introduce(
     let Some(tls) = &chain.tls else { return open(opening, connection, chain, server_name).await };
     let Some(hello) = hello else { return Err(Refusal::Plaintext) };
     let secured = counted(secure(opening, hello, tls).await, worker)?;
-    let version = tls::version(&secured);
-    worker.telemetry.metrics.tls_handshake(tls::version_name(version), "success");
-    let connection = Connection { tls: Some(TlsFacts { server_name: server_name.clone(), version }), ..connection };
+    let (secured, facts) = secured;
+    worker.telemetry.metrics.tls_handshake(tls::version_name(facts.version), "success");
+    let connection = Connection { tls: Some(facts), ..connection };
     Ok(match (&chain.service, tls::settled_protocol(&secured)) {
         (Service::Tcp(proxy), _) => {
             let (proxy, link) = (Arc::clone(proxy), Link::server_tls(secured));
@@ -274,9 +274,9 @@ async fn proxy_header(opening: &mut Opening) -> Result<Option<Addresses>, Refusa
     }
 }
 
-async fn secure(opening: Opening, hello: Hello, tls: &TlsServer) -> Result<Secured, Refusal> {
+async fn secure(opening: Opening, hello: Hello, tls: &TlsServer) -> Result<(Secured, TlsFacts), Refusal> {
     match tls {
-        TlsServer::Ready { config, .. } => Ok(tls::shake_hands(opening, hello, Arc::clone(config)).await?),
+        TlsServer::Ready(terms) => Ok(tls::shake_hands(opening, hello, terms).await?),
         TlsServer::Unavailable { reason } => Err(Refusal::Unavailable(reason.clone())),
     }
 }
@@ -309,6 +309,7 @@ mod tests {
     use crate::snapshot::Snapshot;
     use crate::snapshot::listener::{ChainMatch, ChainTable};
     use crate::snapshot::store::Store;
+    use crate::snapshot::tls::ServerTerms;
     use crate::telemetry::Telemetry;
     use crate::telemetry::requests::SourceLabels;
     use crate::upstream::dns::Resolver;
@@ -354,7 +355,14 @@ mod tests {
             let mut chains = ChainTable::default();
             let named = |name: &str| ChainMatch { server_names: vec![name.to_owned()], ..ChainMatch::default() };
             if tls {
-                let ready = TlsServer::Ready { config: Arc::new(server), certificates: Vec::new() };
+                let config = Arc::new(server);
+                let terms = ServerTerms {
+                    without_alpn: config.clone(),
+                    config,
+                    certificates: Vec::new(),
+                    verifies_clients: false,
+                };
+                let ready = TlsServer::Ready(Box::new(terms));
                 chains.insert(named(NAME), chain(Some(ready)));
                 let missing = TlsServer::Unavailable { reason: "no secret".into() };
                 chains.insert(named("missing.example.com"), chain(Some(missing)));

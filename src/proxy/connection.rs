@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::ProtocolVersion;
+use http::HeaderValue;
+use rustls::{CipherSuite, ProtocolVersion};
 
 use crate::snapshot::Snapshot;
+use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{ConnectionFacts, FilterChain};
 
 /// The facts of one client connection. They outlive snapshots; what configuration decides is looked up by them.
@@ -30,6 +32,19 @@ pub(crate) struct TlsFacts {
     pub server_name: Option<Box<str>>,
     /// The agreed version.
     pub version: ProtocolVersion,
+    pub cipher: Option<CipherSuite>,
+    /// Our own certificate.
+    pub served: Option<Arc<Certificate>>,
+    /// `None`: the client showed no certificate.
+    pub client: Option<Arc<ClientFacts>>,
+}
+
+/// Who the client is, by its certificate. Where insecureSkipVerify is set nobody vouches for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ClientFacts {
+    pub certificate: Certificate,
+    /// What we say of it in `x-forwarded-client-cert`.
+    pub element: HeaderValue,
 }
 
 /// What the client speaks: by ALPN, else by its first bytes.
@@ -40,6 +55,11 @@ pub(crate) enum ClientProtocol {
 }
 
 impl Connection {
+    /// Who the client is by its certificate; `None` on plaintext and without one.
+    pub(crate) fn client(&self) -> Option<&ClientFacts> {
+        self.tls.as_ref()?.client.as_deref()
+    }
+
     /// The chain that serves this connection in `snapshot`, the same that a new connection like it would get;
     /// `None` if there is none any more.
     pub(crate) fn chain<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<FilterChain>> {

@@ -3,23 +3,88 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::{ProtocolVersion, ServerConfig};
+use http::HeaderValue;
+use rustls::{CipherSuite, ProtocolVersion};
 use tokio::io::AsyncBufReadExt;
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::ClientProtocol;
+use super::connection::{ClientFacts, ClientProtocol, TlsFacts};
+use crate::base::clock;
 use crate::net::hello::{Hello, Opening, Preface, preface};
 use crate::net::prefixed::Prefixed;
+use crate::snapshot::certificate::Certificate;
+use crate::snapshot::tls::ServerTerms;
 
 /// A client's connection after the handshake.
 pub(super) type Secured = TlsStream<Prefixed>;
 
 /// Shakes hands. Failures that the client can understand are answered with an alert.
-pub(super) async fn shake_hands(mut opening: Opening, hello: Hello, config: Arc<ServerConfig>) -> io::Result<Secured> {
+pub(super) async fn shake_hands(
+    mut opening: Opening,
+    hello: Hello,
+    terms: &ServerTerms,
+) -> io::Result<(Secured, TlsFacts)> {
+    let client_hello = hello.accepted.client_hello();
+    let server_name: Option<Box<str>> = client_hello.server_name().map(Into::into);
+    let spoken = &terms.config.alpn_protocols;
+    let agrees =
+        client_hello.alpn().is_none_or(|mut offered| offered.any(|name| spoken.iter().any(|known| known == name)));
+    let served = served(terms, &hello);
     opening.consume(hello.length);
     let (socket, rest) = opening.into_parts();
-    StartHandshake::from_parts(hello.accepted, Prefixed::new(socket, rest)).into_stream(config).await
+    let config = if agrees { &terms.config } else { &terms.without_alpn };
+    let stream = StartHandshake::from_parts(hello.accepted, Prefixed::new(socket, rest));
+    let stream = stream.into_stream(Arc::clone(config)).await?;
+    let (_, session) = stream.get_ref();
+    let client = match session.peer_certificates().and_then(<[_]>::first) {
+        Some(shown) => Some(read_client(shown, terms, served.as_deref())?),
+        None => None,
+    };
+    let facts = TlsFacts {
+        server_name,
+        version: session.protocol_version().unwrap_or(ProtocolVersion::Unknown(0)),
+        cipher: session.negotiated_cipher_suite().map(|suite| suite.suite()),
+        served,
+        client,
+    };
+    Ok((stream, facts))
+}
+
+/// The certificate that this client gets.
+fn served(terms: &ServerTerms, hello: &Hello) -> Option<Arc<Certificate>> {
+    if let [only] = terms.certificates.as_slice() {
+        return Some(only.certificate.clone());
+    }
+    let chosen = terms.config.cert_resolver.resolve(hello.accepted.client_hello())?;
+    let chosen = Certificate::read(chosen.cert.first()?)?;
+    terms.certificates.iter().map(|facts| &facts.certificate).find(|known| known.sha256 == chosen.sha256).cloned()
+}
+
+/// What the client's certificate says. Resumed sessions bring one that was judged before: it may have expired since.
+fn read_client(shown: &[u8], terms: &ServerTerms, served: Option<&Certificate>) -> io::Result<Arc<ClientFacts>> {
+    let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "the client's certificate cannot be read");
+    let certificate = Certificate::read(shown).ok_or_else(unreadable)?;
+    if terms.verifies_clients && !certificate.is_in_date(clock::now()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the client's certificate has expired"));
+    }
+    let element = HeaderValue::try_from(forwarded_element(&certificate, served)).map_err(|_| unreadable())?;
+    Ok(Arc::new(ClientFacts { certificate, element }))
+}
+
+/// The element of `x-forwarded-client-cert` for this connection.
+fn forwarded_element(client: &Certificate, served: Option<&Certificate>) -> String {
+    let mut parts = Vec::new();
+    parts.extend(served.into_iter().flat_map(|own| &own.uris).map(|uri| format!("By={uri}")));
+    parts.push(format!("Hash={}", client.sha256));
+    parts.push(format!("Cert=\"{}\"", client.escaped_pem));
+    parts.push(format!("Subject=\"{}\"", client.subject));
+    match client.uris.is_empty() {
+        true => parts.push("URI=".to_owned()),
+        false => parts.extend(client.uris.iter().map(|uri| format!("URI={uri}"))),
+    }
+    parts.extend(client.dns.iter().map(|name| format!("DNS={name}")));
+    parts.join(";")
 }
 
 /// The protocol that ALPN settled; `None`: the client did not ask.
@@ -38,12 +103,6 @@ pub(super) async fn spoken_protocol(stream: &mut Secured) -> io::Result<ClientPr
     }
 }
 
-/// The agreed version.
-pub(super) fn version(stream: &Secured) -> ProtocolVersion {
-    let (_, session) = stream.get_ref();
-    session.protocol_version().unwrap_or(ProtocolVersion::Unknown(0))
-}
-
 /// A version as metrics name it.
 pub(super) fn version_name(version: ProtocolVersion) -> &'static str {
     match version {
@@ -51,4 +110,20 @@ pub(super) fn version_name(version: ProtocolVersion) -> &'static str {
         ProtocolVersion::TLSv1_3 => "TLSv1.3",
         _ => "",
     }
+}
+
+/// A cipher suite by its OpenSSL name, as Envoy shows it.
+pub(super) fn cipher_name(suite: CipherSuite) -> Option<&'static str> {
+    Some(match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        _ => return None,
+    })
 }

@@ -67,6 +67,7 @@ codes! {
     OPERATOR_WITHOUT_VALUE = "LIM0037" Warning "a header value holds an operator that has no value yet";
     SUBSET_WITHOUT_ENDPOINTS = "LIM0038" Warning "no endpoint has the labels of a subset; requests to it fail";
     SERVER_WITHOUT_ROUTE = "LIM0039" Warning "no route is for a server that is not HTTP; it takes no connections";
+    SERVER_TLS = "LIM0045" Error "the TLS settings of a server cannot work; its connections are closed";
 
     NOT_BOUND = "LIM0090" Error "an address cannot be bound; its listener is not in force";
     INTERNAL = "LIM0091" Error "a fault of the gateway itself stopped a reload";

@@ -15,6 +15,7 @@ use crate::base::cidr::Cidr;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
     pub gateway: GatewaySettings,
+    pub identity: IdentitySettings,
     pub listen: ListenSettings,
     pub source: SourceSettings,
     /// Fixed addresses for hosts, in place of DNS: host name to endpoints.
@@ -46,6 +47,18 @@ pub(crate) struct GatewaySettings {
     pub cluster_domain: String,
     /// Istio's `source_cluster`. Default `Kubernetes`.
     pub cluster: String,
+}
+
+/// `[identity]`: the files with our own certificate in the mesh, relative to the settings file. ISTIO_MUTUAL and
+/// `credentialName: builtin://` need all three.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IdentitySettings {
+    /// PEM: our certificate, with its intermediates behind it.
+    pub certificate: String,
+    /// PEM.
+    pub key: String,
+    /// PEM: the roots of the mesh.
+    pub root: String,
 }
 
 /// `[listen]`: where servers are bound.
@@ -332,6 +345,7 @@ impl Default for Settings {
                 cluster_domain: "cluster.local".into(),
                 cluster: "Kubernetes".into(),
             },
+            identity: IdentitySettings::default(),
             listen: ListenSettings { address: anywhere, ports: BTreeMap::new(), proxy_protocol: false },
             source: SourceSettings { watch: true, debounce: Duration::from_millis(200), ..SourceSettings::default() },
             hosts: BTreeMap::new(),

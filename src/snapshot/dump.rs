@@ -101,16 +101,17 @@ fn show_listener(listener: &Listener) -> Value {
 fn show_tls(tls: &TlsServer) -> Value {
     match tls {
         TlsServer::Unavailable { reason } => json!({ "unavailable": reason }),
-        TlsServer::Ready { certificates, .. } => {
-            let facts = certificates.iter().map(|facts| {
+        TlsServer::Ready(terms) => {
+            let facts = terms.certificates.iter().map(|facts| {
+                let certificate = &facts.certificate;
                 json!({
                     "source": facts.source,
-                    "subject": facts.subject,
-                    "issuer": facts.issuer,
-                    "names": facts.names,
-                    "serial": facts.serial,
-                    "notBefore": show_time(facts.not_before),
-                    "notAfter": show_time(facts.not_after),
+                    "subject": certificate.subject,
+                    "issuer": certificate.issuer,
+                    "names": certificate.names().collect::<Vec<_>>(),
+                    "serial": certificate.serial,
+                    "notBefore": show_time(certificate.not_before),
+                    "notAfter": show_time(certificate.not_after),
                 })
             });
             json!({ "certificates": facts.collect::<Vec<_>>() })

@@ -2,6 +2,7 @@
 //!
 //! It speaks Envoy's words. A request pins one `Arc<Snapshot>` and reads nothing else that configuration decides.
 
+pub(crate) mod certificate;
 pub(crate) mod cluster;
 pub(crate) mod cors;
 pub(crate) mod dump;
@@ -54,6 +55,7 @@ pub(crate) struct ProxyPolicy {
     pub trusted_proxies: Vec<Cidr>,
     pub num_trusted_proxies: u32,
     pub path_normalization: PathNormalization,
+    pub forward_client_cert: ForwardClientCert,
     pub max_concurrent_streams: u32,
     /// Whether connections that no chain takes leave a line in the access log.
     pub listener_log: bool,
@@ -74,6 +76,23 @@ pub(crate) struct OwnHeaders {
     pub forwarded_host: bool,
     /// `x-forwarded-port`
     pub forwarded_port: bool,
+}
+
+/// What becomes of `x-forwarded-client-cert` (MeshConfig gatewayTopology.forwardClientCertDetails). Where the client
+/// showed no certificate all but the last remove it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ForwardClientCert {
+    /// It is removed.
+    Sanitize,
+    /// It stays as it came.
+    ForwardOnly,
+    /// Our element is appended.
+    AppendForward,
+    /// Our element replaces it.
+    #[default]
+    SanitizeSet,
+    /// It stays as it came, whoever says it.
+    AlwaysForwardOnly,
 }
 
 /// How the path of a request is made canonical before it is matched and forwarded (MeshConfig pathNormalization).
@@ -112,6 +131,7 @@ impl Default for ProxyPolicy {
             trusted_proxies: Vec::new(),
             num_trusted_proxies: 0,
             path_normalization: PathNormalization::Base,
+            forward_client_cert: ForwardClientCert::default(),
             max_concurrent_streams: 1024,
             listener_log: true,
             rejects_underscores: false,

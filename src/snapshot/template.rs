@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::certificate::Certificate;
 use super::matcher::query_parameter;
 
 /// A value with `%OPERATOR%`s, parsed once.
@@ -51,10 +52,16 @@ pub(crate) enum TemplatePart {
     },
     RequestedServerName,
     TlsVersion,
+    TlsCipher,
+    /// Of the client's certificate, or of our own.
+    Certificate {
+        whose: Holder,
+        part: CertificatePart,
+    },
     RouteName,
     ResponseCodeDetails,
     BytesReceived,
-    /// An operator of Envoy that tells nothing here: of client certificates, upstream TLS, or known only afterwards.
+    /// An operator of Envoy that tells nothing here: of upstream TLS, or known only afterwards.
     Absent(Box<str>),
 }
 
@@ -74,6 +81,33 @@ pub(crate) enum Whose {
     /// The peer of the connection.
     DirectRemote,
     Local,
+}
+
+/// Whose certificate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Holder {
+    Client,
+    /// Our own, towards the client.
+    Server,
+}
+
+/// What is shown of a certificate.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum CertificatePart {
+    Subject,
+    Issuer,
+    Serial,
+    Sha256,
+    Sha1,
+    Uris,
+    DnsNames,
+    Addresses,
+    Emails,
+    /// Escaped.
+    Pem,
+    /// With a format; the default is that of `%START_TIME%`.
+    NotBefore(Option<Box<str>>),
+    NotAfter(Option<Box<str>>),
 }
 
 /// What is shown of an address.
@@ -108,6 +142,11 @@ pub(crate) struct TemplateFacts<'a> {
     pub server_name: Option<&'a str>,
     /// `TLSv1.3`
     pub tls_version: Option<&'a str>,
+    pub tls_cipher: Option<&'a str>,
+    /// The client's certificate.
+    pub client_certificate: Option<&'a Certificate>,
+    /// Our own, towards the client.
+    pub server_certificate: Option<&'a Certificate>,
     /// This machine's name.
     pub hostname: &'a str,
     pub upstream_host: Option<SocketAddr>,
@@ -211,10 +250,7 @@ impl TemplatePart {
             TemplatePart::Protocol => text.extend_from_slice(facts.protocol.as_bytes()),
             TemplatePart::ResponseCode => put(text, facts.response_code),
             TemplatePart::ResponseFlags => text.extend_from_slice(facts.response_flags.as_bytes()),
-            TemplatePart::StartTime(format) => {
-                let start = DateTime::<Utc>::from(facts.start);
-                put(text, start.format(format.as_deref().unwrap_or("%Y-%m-%dT%H:%M:%S%.3fZ")));
-            }
+            TemplatePart::StartTime(format) => put_time(text, facts.start.into(), format.as_deref()),
             TemplatePart::Hostname => text.extend_from_slice(facts.hostname.as_bytes()),
             TemplatePart::UpstreamHost { port } => match (facts.upstream_host, port) {
                 (Some(address), true) => put(text, address),
@@ -243,10 +279,43 @@ impl TemplatePart {
                 text.extend_from_slice(facts.server_name.unwrap_or_default().as_bytes())
             }
             TemplatePart::TlsVersion => text.extend_from_slice(facts.tls_version.unwrap_or_default().as_bytes()),
+            TemplatePart::TlsCipher => text.extend_from_slice(facts.tls_cipher.unwrap_or_default().as_bytes()),
+            TemplatePart::Certificate { whose, part } => {
+                let certificate = match whose {
+                    Holder::Client => facts.client_certificate,
+                    Holder::Server => facts.server_certificate,
+                };
+                if let Some(certificate) = certificate {
+                    part.write(text, certificate);
+                }
+            }
             TemplatePart::ResponseCodeDetails => text.extend_from_slice(facts.details.as_bytes()),
             TemplatePart::BytesReceived => put(text, facts.received),
             TemplatePart::RouteName => text.extend_from_slice(facts.route_name.as_bytes()),
             TemplatePart::Absent(_) => {}
+        }
+    }
+}
+
+impl CertificatePart {
+    fn write(&self, text: &mut Vec<u8>, certificate: &Certificate) {
+        let time = |seconds: i64| DateTime::from_timestamp(seconds, 0).unwrap_or_default();
+        match self {
+            CertificatePart::Subject => text.extend_from_slice(certificate.subject.as_bytes()),
+            CertificatePart::Issuer => text.extend_from_slice(certificate.issuer.as_bytes()),
+            CertificatePart::Serial => text.extend_from_slice(certificate.serial.as_bytes()),
+            CertificatePart::Sha256 => text.extend_from_slice(certificate.sha256.as_bytes()),
+            CertificatePart::Sha1 => text.extend_from_slice(certificate.sha1.as_bytes()),
+            CertificatePart::Uris => text.extend_from_slice(certificate.uris.join(",").as_bytes()),
+            CertificatePart::DnsNames => text.extend_from_slice(certificate.dns.join(",").as_bytes()),
+            CertificatePart::Emails => text.extend_from_slice(certificate.emails.join(",").as_bytes()),
+            CertificatePart::Addresses => {
+                let addresses: Vec<_> = certificate.addresses.iter().map(ToString::to_string).collect();
+                text.extend_from_slice(addresses.join(",").as_bytes());
+            }
+            CertificatePart::Pem => text.extend_from_slice(certificate.escaped_pem.as_bytes()),
+            CertificatePart::NotBefore(format) => put_time(text, time(certificate.not_before), format.as_deref()),
+            CertificatePart::NotAfter(format) => put_time(text, time(certificate.not_after), format.as_deref()),
         }
     }
 }
@@ -257,6 +326,11 @@ impl HeaderSource {
         let length = self.at_most.map_or(value.len(), |most| most.min(value.len()));
         text.extend_from_slice(value.get(..length).unwrap_or_default());
     }
+}
+
+/// Appends a time; the default is RFC 3339 with milliseconds.
+fn put_time(text: &mut Vec<u8>, time: DateTime<Utc>, format: Option<&str>) {
+    put(text, time.format(format.unwrap_or("%Y-%m-%dT%H:%M:%S%.3fZ")));
 }
 
 /// Appends a displayable value; formats that cannot be written leave nothing.
@@ -288,6 +362,9 @@ fn operator(text: &str) -> Option<(Result<TemplatePart, String>, &str)> {
 }
 
 fn part(name: &str, argument: Option<&str>, at_most: Option<usize>) -> Result<TemplatePart, String> {
+    if let Some(part) = certificate_part(name, argument) {
+        return Ok(part);
+    }
     let address = |whose, shown| TemplatePart::Address { whose, shown };
     let part = match (name, argument) {
         ("REQ", Some(names)) => TemplatePart::Request(header_source(names, at_most)?),
@@ -316,12 +393,41 @@ fn part(name: &str, argument: Option<&str>, at_most: Option<usize>) -> Result<Te
         ("DOWNSTREAM_LOCAL_PORT", None) => address(Whose::Local, Shown::Port),
         ("REQUESTED_SERVER_NAME", None) => TemplatePart::RequestedServerName,
         ("DOWNSTREAM_TLS_VERSION", None) => TemplatePart::TlsVersion,
+        ("DOWNSTREAM_TLS_CIPHER", None) => TemplatePart::TlsCipher,
         ("RESPONSE_CODE_DETAILS", None) => TemplatePart::ResponseCodeDetails,
         ("BYTES_RECEIVED", None) => TemplatePart::BytesReceived,
         ("ROUTE_NAME", None) => TemplatePart::RouteName,
         _ => return known_elsewhere(name, argument),
     };
     Ok(part)
+}
+
+/// `DOWNSTREAM_PEER_…` tells of the client's certificate, `DOWNSTREAM_LOCAL_…` of ours.
+fn certificate_part(name: &str, form: Option<&str>) -> Option<TemplatePart> {
+    let rest = name.strip_prefix("DOWNSTREAM_")?;
+    let (whose, name) = match (rest.strip_prefix("PEER_"), rest.strip_prefix("LOCAL_")) {
+        (Some(name), _) => (Holder::Client, name),
+        (None, Some(name)) => (Holder::Server, name),
+        (None, None) => return None,
+    };
+    let format = form.filter(|format| !format.is_empty()).map(Into::into);
+    let part = match (whose, name) {
+        (Holder::Client, "CERT_V_START") => CertificatePart::NotBefore(format),
+        (Holder::Client, "CERT_V_END") => CertificatePart::NotAfter(format),
+        _ if form.is_some() => return None,
+        (_, "SUBJECT") => CertificatePart::Subject,
+        (_, "URI_SAN") => CertificatePart::Uris,
+        (_, "DNS_SAN") => CertificatePart::DnsNames,
+        (_, "IP_SAN") => CertificatePart::Addresses,
+        (_, "EMAIL_SAN") => CertificatePart::Emails,
+        (Holder::Client, "ISSUER") => CertificatePart::Issuer,
+        (Holder::Client, "SERIAL") => CertificatePart::Serial,
+        (Holder::Client, "FINGERPRINT_256") => CertificatePart::Sha256,
+        (Holder::Client, "FINGERPRINT_1") => CertificatePart::Sha1,
+        (Holder::Client, "CERT") => CertificatePart::Pem,
+        _ => return None,
+    };
+    Some(TemplatePart::Certificate { whose, part })
 }
 
 fn header_source(names: &str, at_most: Option<usize>) -> Result<HeaderSource, String> {
@@ -336,20 +442,10 @@ fn header_source(names: &str, at_most: Option<usize>) -> Result<HeaderSource, St
 
 /// Operators of Envoy that have no value here; any other name is an error.
 fn known_elsewhere(name: &str, argument: Option<&str>) -> Result<TemplatePart, String> {
-    const PLAIN: [&str; 22] = [
+    const PLAIN: [&str; 12] = [
         "BYTES_SENT",
         "CONNECTION_ID",
         "CONNECTION_TERMINATION_DETAILS",
-        "DOWNSTREAM_LOCAL_URI_SAN",
-        "DOWNSTREAM_LOCAL_SUBJECT",
-        "DOWNSTREAM_PEER_CERT",
-        "DOWNSTREAM_PEER_DNS_SAN",
-        "DOWNSTREAM_PEER_FINGERPRINT_256",
-        "DOWNSTREAM_PEER_ISSUER",
-        "DOWNSTREAM_PEER_SERIAL",
-        "DOWNSTREAM_PEER_SUBJECT",
-        "DOWNSTREAM_PEER_URI_SAN",
-        "DOWNSTREAM_TLS_CIPHER",
         "DURATION",
         "GRPC_STATUS",
         "REQUEST_DURATION",
@@ -394,6 +490,9 @@ pub(crate) mod tests {
             local: SocketAddr::from(([127, 0, 0, 1], 80)),
             server_name: None,
             tls_version: None,
+            tls_cipher: None,
+            client_certificate: None,
+            server_certificate: None,
             hostname: "me",
             upstream_host: None,
             upstream_cluster: Some("outbound|80||a.test"),
@@ -410,7 +509,12 @@ pub(crate) mod tests {
             .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
             .into_iter()
             .collect();
-        let facts = facts("/p?q=a%20b");
+        let own = Certificate {
+            subject: "CN=own".into(),
+            dns: vec!["a.test".into(), "b.test".into()],
+            ..Certificate::default()
+        };
+        let facts = TemplateFacts { server_certificate: Some(&own), ..facts("/p?q=a%20b") };
         for (text, expected) in [
             ("%REQ(x-a)%", Some("abcdef")),
             ("%REQ(X-A):3%", Some("abc")),
@@ -431,6 +535,8 @@ pub(crate) mod tests {
             ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", Some("9.9.9.9")),
             ("%RESPONSE_CODE_DETAILS% %BYTES_RECEIVED%", Some("via_upstream 5")),
             ("%DOWNSTREAM_PEER_SUBJECT%", None),
+            ("%DOWNSTREAM_LOCAL_SUBJECT% %DOWNSTREAM_LOCAL_DNS_SAN%", Some("CN=own a.test,b.test")),
+            ("%DOWNSTREAM_PEER_CERT_V_END(%Y)%", None),
         ] {
             let value = ValueTemplate::parse(text).unwrap().value(&headers, &facts);
             assert_eq!(value.as_ref().map(|v| v.to_str().unwrap()), expected, "{text}");

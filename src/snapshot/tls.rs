@@ -5,19 +5,34 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, ServerConfig};
 
+use super::certificate::Certificate;
+
 /// How a chain ends TLS.
 pub(crate) enum TlsServer {
-    /// Ready to shake hands. One `ServerConfig` for each server, so that session resumption stays inside it;
-    /// kept over reloads while certificates and rules stay the same.
-    Ready { config: Arc<ServerConfig>, certificates: Vec<CertificateFacts> },
+    Ready(Box<ServerTerms>),
     /// The secret is missing or unusable: connections are accepted and closed without an alert, as Istio does.
-    Unavailable { reason: String },
+    Unavailable {
+        reason: String,
+    },
+}
+
+/// Ready to shake hands.
+pub(crate) struct ServerTerms {
+    /// One for each server, so that session resumption stays inside it; kept over reloads while certificates and rules
+    /// stay the same.
+    pub config: Arc<ServerConfig>,
+    /// The same without ALPN, for clients that offer nothing that we speak: their first bytes decide.
+    pub without_alpn: Arc<ServerConfig>,
+    /// What may be served, in the order of preference.
+    pub certificates: Vec<CertificateFacts>,
+    /// Whether a client's certificate has to be in date, also when a session is resumed.
+    pub verifies_clients: bool,
 }
 
 impl fmt::Debug for TlsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TlsServer::Ready { certificates, .. } => f.debug_tuple("Ready").field(certificates).finish(),
+            TlsServer::Ready(terms) => f.debug_tuple("Ready").field(&terms.certificates).finish(),
             TlsServer::Unavailable { reason } => f.debug_tuple("Unavailable").field(reason).finish(),
         }
     }
@@ -28,13 +43,7 @@ impl fmt::Debug for TlsServer {
 pub(crate) struct CertificateFacts {
     /// Where it came from, such as `Secret istio-system/web-tls`.
     pub source: String,
-    pub subject: String,
-    pub issuer: String,
-    pub names: Vec<String>,
-    pub serial: String,
-    /// Seconds since 1970.
-    pub not_before: i64,
-    pub not_after: i64,
+    pub certificate: Arc<Certificate>,
 }
 
 /// How TLS is begun towards the endpoints of a cluster (Istio ClientTLSSettings).

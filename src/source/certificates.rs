@@ -1,7 +1,8 @@
 //! What is in the certificate files that manifests and routes name? Each becomes a Secret in the gateway's namespace.
 //!
-//! The Secret of `serverCertificate: /etc/a.pem` is named `file:/etc/a.pem` and has `tls.crt`, `tls.key` and `ca.crt`; a
-//! CA file alone is the Secret `file:<path of the CA>` with `ca.crt`.
+//! The Secret of `serverCertificate: /etc/a.pem` is named `file:/etc/a.pem` and has `tls.crt` and `tls.key`; a CA file is
+//! the Secret `file:<path of the CA>` with `ca.crt`, a revocation list `file:<path of the list>` with `ca.crl`. Our own
+//! certificate in the mesh is the Secret `builtin://`, as Istio names it, with all three.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ struct Wanted<'a> {
     certificate: &'a str,
     key: &'a str,
     authorities: &'a str,
+    revocations: &'a str,
 }
 
 impl Certificates {
@@ -42,6 +44,7 @@ impl Certificates {
         findings: &mut Vec<Finding>,
     ) -> Vec<PathBuf> {
         let mut reader = Reader { known: self, folder, settings, findings, secrets: Vec::new(), paths: Vec::new() };
+        reader.read_identity();
         for gateway in &set.gateways {
             reader.read_all(&gateway.title(), &gateway.origin, &of_gateway(&gateway.spec));
         }
@@ -69,12 +72,14 @@ fn of_server<'a>(path: &str, tls: &'a ServerTls) -> Vec<Wanted<'a>> {
         certificate: &tls.server_certificate,
         key: &tls.private_key,
         authorities: &tls.ca_certificates,
+        revocations: &tls.ca_crl,
     };
     let more = tls.tls_certificates.iter().enumerate().map(|(index, files)| Wanted {
         field: format!("{path}.tlsCertificates[{index}].serverCertificate"),
         certificate: &files.server_certificate,
         key: &files.private_key,
         authorities: &files.ca_certificates,
+        revocations: "",
     });
     std::iter::once(own).chain(more).collect()
 }
@@ -105,6 +110,7 @@ fn of_client<'a>(path: &str, tls: &'a ClientTls) -> Wanted<'a> {
         certificate: &tls.client_certificate,
         key: &tls.private_key,
         authorities: &tls.ca_certificates,
+        revocations: &tls.ca_crl,
     }
 }
 
@@ -121,7 +127,12 @@ impl Reader<'_> {
     fn read_all(&mut self, object: &str, origin: &Origin, wanted: &[Wanted<'_>]) {
         for files in wanted {
             let mut data = BTreeMap::new();
-            for (key, name) in [("tls.crt", files.certificate), ("tls.key", files.key), ("ca.crt", files.authorities)] {
+            for (key, name) in [
+                ("tls.crt", files.certificate),
+                ("tls.key", files.key),
+                ("ca.crt", files.authorities),
+                ("ca.crl", files.revocations),
+            ] {
                 if name.is_empty() {
                     continue;
                 }
@@ -135,12 +146,14 @@ impl Reader<'_> {
                     ),
                 }
             }
-            // The rules that share a certificate may differ in their CA, so it stands alone.
-            if let Some(authorities) = data.remove("ca.crt") {
-                self.add(files.authorities, BTreeMap::from([("ca.crt".to_owned(), authorities)]), origin);
+            // The rules that share a certificate may differ in their CA and its list, so they stand alone.
+            for (key, file) in [("ca.crt", files.authorities), ("ca.crl", files.revocations)] {
+                if let Some(bytes) = data.remove(key) {
+                    self.add(&format!("file:{file}"), BTreeMap::from([(key.to_owned(), bytes)]), origin);
+                }
             }
             if data.contains_key("tls.crt") && data.contains_key("tls.key") {
-                self.add(files.certificate, data, origin);
+                self.add(&format!("file:{}", files.certificate), data, origin);
             }
         }
     }
@@ -170,20 +183,46 @@ impl Reader<'_> {
         }
     }
 
-    fn add(&mut self, file: &str, data: BTreeMap<String, Vec<u8>>, origin: &Origin) {
-        let name = format!("file:{file}");
+    /// What `[identity]` of the settings names.
+    fn read_identity(&mut self) {
+        let identity = &self.settings.identity;
+        let mut data = BTreeMap::new();
+        for (setting, key, name) in [
+            ("certificate", "tls.crt", &identity.certificate),
+            ("key", "tls.key", &identity.key),
+            ("root", "ca.crt", &identity.root),
+        ] {
+            if name.is_empty() {
+                continue;
+            }
+            match self.content(name) {
+                Ok(bytes) => drop(data.insert(key.to_owned(), bytes)),
+                Err(error) => {
+                    let file = self.folder.join(name).display().to_string();
+                    let message = format!("`{setting}` of [identity]: {error}");
+                    let location = Location { file, line: 0, column: 0 };
+                    self.findings.push(Finding::new(&codes::CERTIFICATE_FILE, location, message));
+                }
+            }
+        }
+        if !data.is_empty() {
+            self.add("builtin://", data, &Origin::default());
+        }
+    }
+
+    fn add(&mut self, name: &str, data: BTreeMap<String, Vec<u8>>, origin: &Origin) {
         if self.secrets.iter().any(|secret| secret.meta.name == name) {
             return;
         }
         let namespace = &self.settings.gateway.namespace;
         let earlier =
-            self.known.secrets.get(&name).filter(|old| old.spec.data == data && old.meta.namespace == *namespace);
+            self.known.secrets.get(name).filter(|old| old.spec.data == data && old.meta.namespace == *namespace);
         let secret = earlier.cloned().unwrap_or_else(|| {
-            let meta = Meta { name: name.clone(), namespace: namespace.clone(), ..Meta::default() };
+            let meta = Meta { name: name.to_owned(), namespace: namespace.clone(), ..Meta::default() };
             let spec = Secret { kind: "kubernetes.io/tls".into(), data };
             Arc::new(Object { meta, spec, origin: origin.clone() })
         });
-        self.known.secrets.insert(name, secret.clone());
+        self.known.secrets.insert(name.to_owned(), secret.clone());
         self.secrets.push(secret);
     }
 }
@@ -195,13 +234,14 @@ mod tests {
     #[test]
     fn files_become_secrets_and_stay_when_they_vanish() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["a.pem", "a.key", "ca.pem"] {
+        for name in ["a.pem", "a.key", "ca.pem", "ca.crl"] {
             std::fs::write(folder.path().join(name), name).unwrap();
         }
         let tls = ServerTls {
             server_certificate: "a.pem".into(),
             private_key: "a.key".into(),
             ca_certificates: "ca.pem".into(),
+            ca_crl: "ca.crl".into(),
             ..ServerTls::default()
         };
         let server = crate::resource::networking::Server { tls: Some(tls), ..Default::default() };
@@ -211,14 +251,18 @@ mod tests {
         let mut gather = || {
             let mut set = ResourceSet { gateways: vec![gateway.clone()], ..ResourceSet::default() };
             let mut findings = Vec::new();
-            certificates.gather(folder.path(), &Settings::default(), &mut set, &mut findings);
+            let mut settings = Settings::default();
+            settings.identity.root = "ca.pem".into();
+            certificates.gather(folder.path(), &settings, &mut set, &mut findings);
             let keys = |s: &Arc<Object<Secret>>| {
                 (s.meta.name.clone(), s.spec.data.keys().cloned().collect::<Vec<_>>().join(" "))
             };
             (set.secrets.iter().map(keys).collect::<Vec<_>>(), findings.len())
         };
         let wanted = vec![
+            ("builtin://".to_owned(), "ca.crt".to_owned()),
             ("file:ca.pem".to_owned(), "ca.crt".to_owned()),
+            ("file:ca.crl".to_owned(), "ca.crl".to_owned()),
             ("file:a.pem".to_owned(), "tls.crt tls.key".to_owned()),
         ];
         assert_eq!(gather(), (wanted.clone(), 0));

@@ -43,6 +43,8 @@ pub(super) fn admit(
     request.trailers = hop.trailers;
     request.upgrade = is_websocket(hop.upgrade.as_ref(), request)?;
     headers::join_lines(&mut request.headers, is_known_in_request, request.http2);
+    let element = visit.connection.client().map(|client| &client.element);
+    headers::forward_client_cert(&mut request.headers, snapshot.proxy.forward_client_cert, element);
     journal.is_grpc = headers::is_grpc(&request.headers);
     normalize(request, &snapshot.proxy, journal.is_grpc)?;
     let https = introduce(visit, &snapshot.proxy, request, journal);

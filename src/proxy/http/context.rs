@@ -9,6 +9,7 @@ use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Uri};
 
 use crate::proxy::connection::Connection;
+use crate::proxy::tls::cipher_name;
 use crate::snapshot::cluster::{Cluster, WorkloadFacts};
 use crate::snapshot::headers::TemplateFacts;
 use crate::snapshot::path::split_query;
@@ -177,6 +178,9 @@ impl Journal {
             local: connection.local,
             server_name: connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
             tls_version: connection.tls.as_ref().and_then(|tls| version_name(tls.version)),
+            tls_cipher: connection.tls.as_ref().and_then(|tls| cipher_name(tls.cipher?)),
+            client_certificate: connection.client().map(|client| &client.certificate),
+            server_certificate: connection.tls.as_ref().and_then(|tls| tls.served.as_deref()),
             hostname: hostname(),
             upstream_host: self.upstream_host,
             upstream_cluster,

@@ -161,6 +161,7 @@ mod tests {
             trusted_proxies: Vec::new(),
             num_trusted_proxies: 0,
             path_normalization: crate::snapshot::PathNormalization::Base,
+            forward_client_cert: Default::default(),
             max_concurrent_streams: 100,
             listener_log: true,
             rejects_underscores: false,

@@ -4,6 +4,10 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::snapshot::ForwardClientCert;
+
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
 /// Why the Connection field of a request is refused (RFC 9110 7.6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadConnection {
@@ -52,9 +56,7 @@ fn care(name: &HeaderName) -> Option<Care> {
 
 /// Headers by which Envoy is steered or tells about itself; clients must not say them.
 fn is_own_word(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix("x-envoy-") else {
-        return name == "x-forwarded-client-cert";
-    };
+    let Some(rest) = name.strip_prefix("x-envoy-") else { return false };
     matches!(
         rest,
         "decorator-operation"
@@ -214,6 +216,22 @@ pub(super) fn sanitize_response(headers: &mut HeaderMap) {
     }
 }
 
+/// Makes `x-forwarded-client-cert` ours; `element` tells of the client's certificate, if it showed one. Lines are joined
+/// already.
+pub(super) fn forward_client_cert(headers: &mut HeaderMap, policy: ForwardClientCert, element: Option<&HeaderValue>) {
+    match (policy, element) {
+        (ForwardClientCert::AlwaysForwardOnly, _) | (ForwardClientCert::ForwardOnly, Some(_)) => {}
+        (ForwardClientCert::Sanitize, _) | (_, None) => drop(headers.remove(CLIENT_CERT)),
+        (ForwardClientCert::SanitizeSet, Some(element)) => drop(headers.insert(CLIENT_CERT, element.clone())),
+        (ForwardClientCert::AppendForward, Some(element)) => {
+            let earlier = headers.get(CLIENT_CERT).filter(|earlier| !earlier.is_empty());
+            let joined = earlier.map(|earlier| [earlier.as_bytes(), b",", element.as_bytes()].concat());
+            let joined = joined.and_then(|joined| HeaderValue::from_bytes(&joined).ok());
+            headers.insert(CLIENT_CERT, joined.unwrap_or_else(|| element.clone()));
+        }
+    }
+}
+
 /// The N-th address from the right of the received x-forwarded-for; `None` unless it is a bare address.
 pub(super) fn trusted_client(forwarded_for: Option<&HeaderValue>, hops: u32) -> Option<IpAddr> {
     let nth = usize::try_from(hops).ok()?.checked_sub(1)?;
@@ -298,7 +316,6 @@ mod tests {
             ("x-envoy-retry-on", "5xx"),
             ("x-envoy-original-host", "x"),
             ("x-envoy-peer-metadata-id", "x"),
-            ("x-forwarded-client-cert", "x"),
             ("trailer", "x"),
             ("x-envoy-own", "stays"),
         ]);
@@ -348,6 +365,31 @@ mod tests {
             headers(&[("content-length", "9"), ("host", "a"), ("x-forwarded-for", "6.6.6.6"), ("grpc-status", "0")]);
         sanitize_trailers(&mut trailers);
         assert_eq!(names(&trailers), ["grpc-status"]);
+    }
+
+    #[test]
+    fn only_a_shown_certificate_is_forwarded() {
+        use ForwardClientCert::{AlwaysForwardOnly, AppendForward, ForwardOnly, Sanitize, SanitizeSet};
+        let own = HeaderValue::from_static("Hash=1");
+        for (policy, shown, expected) in [
+            (Sanitize, true, None),
+            (ForwardOnly, true, Some("By=x")),
+            (ForwardOnly, false, None),
+            (AppendForward, true, Some("By=x,Hash=1")),
+            (AppendForward, false, None),
+            (SanitizeSet, true, Some("Hash=1")),
+            (SanitizeSet, false, None),
+            (AlwaysForwardOnly, true, Some("By=x")),
+            (AlwaysForwardOnly, false, Some("By=x")),
+        ] {
+            let mut request = headers(&[("x-forwarded-client-cert", "By=x")]);
+            forward_client_cert(&mut request, policy, shown.then_some(&own));
+            let value = request.get(CLIENT_CERT).map(|value| value.to_str().unwrap());
+            assert_eq!(value, expected, "{policy:?} {shown}");
+        }
+        let mut empty = headers(&[("x-forwarded-client-cert", "")]);
+        forward_client_cert(&mut empty, AppendForward, Some(&own));
+        assert_eq!(empty[CLIENT_CERT], "Hash=1");
     }
 
     #[test]

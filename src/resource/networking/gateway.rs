@@ -97,7 +97,7 @@ impl ServerTlsMode {
 }
 
 /// Istio ServerTLSSettings.TLSProtocol.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub(crate) enum TlsProtocol {
     #[default]
     #[serde(rename = "TLS_AUTO")]

@@ -17,6 +17,7 @@ use crate::resource::settings::{AccessLogFormat, HostAddress, PathNormalization,
 #[serde(default)]
 pub(in crate::source) struct Keys {
     pub gateway: Gateway,
+    pub identity: Identity,
     pub listen: Listen,
     pub source: Source,
     pub hosts: BTreeMap<String, OneOrMany<Host>>,
@@ -38,6 +39,14 @@ pub(in crate::source) struct Gateway {
     root_namespace: Option<String>,
     cluster_domain: Option<String>,
     cluster: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::source) struct Identity {
+    certificate: Option<String>,
+    key: Option<String>,
+    root: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -259,7 +268,8 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Parsed<T> {
 ///
 /// The name of a variable with several lines: it would move the lines of the manifests.
 pub(in crate::source) fn apply(keys: &Keys, folder: &Path, settings: &mut Settings) -> Result<(), String> {
-    apply_identity(&keys.gateway, settings);
+    apply_gateway(&keys.gateway, settings);
+    apply_identity(&keys.identity, settings);
     apply_source(&keys.source, folder, settings)?;
     apply_http(&keys.http, settings);
     if let Some(address) = keys.listen.address {
@@ -296,7 +306,7 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-fn apply_identity(keys: &Gateway, settings: &mut Settings) {
+fn apply_gateway(keys: &Gateway, settings: &mut Settings) {
     let gateway = &mut settings.gateway;
     set(&mut gateway.namespace, keys.namespace.clone());
     set(&mut gateway.labels, keys.labels.clone());
@@ -305,6 +315,13 @@ fn apply_identity(keys: &Gateway, settings: &mut Settings) {
     set(&mut gateway.root_namespace, keys.root_namespace.clone());
     set(&mut gateway.cluster_domain, keys.cluster_domain.clone());
     set(&mut gateway.cluster, keys.cluster.clone());
+}
+
+fn apply_identity(keys: &Identity, settings: &mut Settings) {
+    let identity = &mut settings.identity;
+    set(&mut identity.certificate, keys.certificate.clone());
+    set(&mut identity.key, keys.key.clone());
+    set(&mut identity.root, keys.root.clone());
 }
 
 fn apply_source(keys: &Source, folder: &Path, settings: &mut Settings) -> Result<(), String> {
@@ -380,6 +397,8 @@ mod tests {
             [http]
             trusted_proxies = ["10.0.0.0/8"]
             path_normalization = "MERGE_SLASHES"
+            [identity]
+            root = "root.pem"
             [access_log]
             path = "off"
             format = "json"
@@ -394,6 +413,7 @@ mod tests {
         assert_eq!((hosts[0].port, hosts[1].labels["version"].as_str()), (Some(9080), "v2"));
         assert_eq!(settings.hosts["b"][0].port, None);
         assert_eq!(settings.http.path_normalization, PathNormalization::MergeSlashes);
+        assert_eq!((settings.identity.root.as_str(), settings.identity.key.as_str()), ("root.pem", ""));
         assert_eq!((settings.access_log.path, settings.access_log.format), (None, AccessLogFormat::Json));
     }
 }

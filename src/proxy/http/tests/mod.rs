@@ -106,6 +106,7 @@ impl Setup {
                 trusted_proxies: Vec::new(),
                 num_trusted_proxies: 0,
                 path_normalization: PathNormalization::Base,
+                forward_client_cert: Default::default(),
                 max_concurrent_streams: 100,
                 listener_log: true,
                 rejects_underscores: false,
