@@ -12,7 +12,7 @@ use support::Table;
 
 fn route(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
-    for rules in [10, 10_000] {
+    for rules in [10, 10_000, 100_000] {
         let table = Table::new(rules);
         let configuration = Configuration::load(&table.settings).expect("the table is good");
         assert_eq!(configuration.rules(), rules);
