@@ -139,10 +139,10 @@ pub(super) fn join_matches(root: &[HttpMatchRequest], leaf: &[HttpMatchRequest])
 /// Whether no request, by Istio's rules, can meet both.
 pub(super) fn conflict(root: &HttpMatchRequest, leaf: &HttpMatchRequest) -> bool {
     let pairs = [
-        (&root.uri, &leaf.uri),
-        (&root.scheme, &leaf.scheme),
-        (&root.method, &leaf.method),
-        (&root.authority, &leaf.authority),
+        (root.uri.as_deref(), leaf.uri.as_deref()),
+        (root.scheme.as_deref(), leaf.scheme.as_deref()),
+        (root.method.as_deref(), leaf.method.as_deref()),
+        (root.authority.as_deref(), leaf.authority.as_deref()),
     ];
     pairs.into_iter().any(|(root, leaf)| value_conflict(root, leaf))
         || map_conflict(&root.headers, &leaf.headers)
@@ -158,11 +158,11 @@ pub(super) fn conflict(root: &HttpMatchRequest, leaf: &HttpMatchRequest) -> bool
 type Values = BTreeMap<String, Option<StringMatch>>;
 
 fn map_conflict(root: &Values, leaf: &Values) -> bool {
-    root.iter().any(|(name, value)| leaf.get(name).is_some_and(|own| value_conflict(value, own)))
+    root.iter().any(|(name, value)| leaf.get(name).is_some_and(|own| value_conflict(value.as_ref(), own.as_ref())))
 }
 
 /// An empty matcher conflicts with everything that is set, even with an empty one.
-fn value_conflict(root: &Option<StringMatch>, leaf: &Option<StringMatch>) -> bool {
+fn value_conflict(root: Option<&StringMatch>, leaf: Option<&StringMatch>) -> bool {
     let (Some(root), Some(leaf)) = (root, leaf) else { return false };
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let (exact, prefix, regex) = (text(&root.exact), text(&root.prefix), text(&root.regex));

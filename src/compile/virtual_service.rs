@@ -129,7 +129,7 @@ fn deed(
     server: ServerPlace<'_>,
 ) -> Result<Deed, String> {
     let route = &*resolved.route;
-    let (lists, action) = match Lists::new(route.headers.as_ref()) {
+    let (lists, action) = match Lists::new(route.headers.as_deref()) {
         Ok(lists) => action(work, root, resolved, lists, (entry, matches), server)?,
         Err(spoiled) => refusal(work, resolved, spoiled)?,
     };
@@ -180,7 +180,7 @@ fn action(
     match route.route.as_slice() {
         [] => Err("the rule has no route, redirect or directResponse".to_owned()),
         [only] => {
-            let joined = match Lists::new(only.headers.as_ref()) {
+            let joined = match Lists::new(only.headers.as_deref()) {
                 Ok(own) => lists.join(own),
                 Err(spoiled) => return refusal(work, resolved, spoiled),
             };
@@ -212,7 +212,7 @@ fn weighted(
     let mut destinations = Vec::with_capacity(several.len());
     for one in several {
         let Some(weight) = u32::try_from(one.weight).ok().filter(|weight| *weight > 0) else { continue };
-        let lists = match Lists::new(one.headers.as_ref()) {
+        let lists = match Lists::new(one.headers.as_deref()) {
             Ok(lists) => lists,
             Err(spoiled) => return Ok(Err(spoiled)),
         };
@@ -274,7 +274,7 @@ fn forward(
         total_weight: destinations.iter().fold(0, |sum: u32, one| sum.saturating_add(one.weight)),
         destinations,
         timeout: route.timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero()),
-        retry: retries::policy(route.retries.as_ref(), work.index.settings.mesh.http_retry.as_ref()),
+        retry: retries::policy(route.retries.as_deref(), work.index.settings.mesh.http_retry.as_ref()),
         mirrors,
         path_rewrite: rewrite.map(|rewrite| path_rewrite(work, rewrite, &matches.path)).transpose()?.flatten(),
         authority_rewrite,
@@ -297,7 +297,7 @@ fn operation_of_one(cluster: &ClusterReference, entry: &HttpMatchRequest) -> Str
 
 /// The path's condition as it is written.
 fn operation_path(entry: &HttpMatchRequest) -> String {
-    match &entry.uri {
+    match entry.uri.as_deref() {
         Some(StringMatch { exact: Some(text), .. }) => text.clone(),
         Some(StringMatch { prefix: Some(text), .. }) => format!("{text}*"),
         Some(StringMatch { regex: Some(text), .. }) => text.clone(),

@@ -171,16 +171,16 @@ impl<'a> Line<'a> {
             name: self.name.clone(),
             matches: self.matches(),
             timeout: self.route.timeout.filter(|timeout| !timeout.0.is_zero()),
-            headers: some_operations.then_some(Headers { request: Some(operations), response: None }),
+            headers: some_operations.then(|| Box::new(Headers { request: Some(operations), response: None })),
             ..HttpRoute::default()
         };
         match &self.action {
-            Action::Redirect(redirect) => http.redirect = Some(redirect.clone()),
+            Action::Redirect(redirect) => http.redirect = Some(Box::new(redirect.clone())),
             Action::Forward { base, .. } => {
                 let destination = Destination { host: self.service(), ..Destination::default() };
                 http.route = vec![HttpRouteDestination { destination: Some(destination), ..Default::default() }];
                 http.rewrite =
-                    base.as_deref().filter(|base| (*base, self.path) != ("/", "/")).map(|base| self.rewrite(base));
+                    base.as_deref().filter(|base| (*base, self.path) != ("/", "/")).map(|base| Box::new(self.rewrite(base)));
             }
         }
         http
@@ -188,7 +188,7 @@ impl<'a> Line<'a> {
 
     /// `/api` serves `/api` and `/api/x`, not `/apix`.
     fn matches(&self) -> Vec<HttpMatchRequest> {
-        let uri = |uri: StringMatch| HttpMatchRequest { uri: Some(uri), ..HttpMatchRequest::default() };
+        let uri = |uri: StringMatch| HttpMatchRequest { uri: Some(Box::new(uri)), ..HttpMatchRequest::default() };
         let prefix = |path: &str| uri(StringMatch { prefix: Some(path.to_owned()), ..StringMatch::default() });
         match self.path {
             "/" => Vec::new(),

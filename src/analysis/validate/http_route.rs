@@ -24,7 +24,7 @@ pub(super) fn check(route: &HttpRoute, place: Place, at: At<'_>, faults: &mut Fa
     for (index, entry) in route.matches.iter().enumerate() {
         check_match(entry, place, at.item("match", index), faults);
     }
-    check_headers(route.headers.as_ref(), at, faults);
+    check_headers(route.headers.as_deref(), at, faults);
     check_destinations(route, at, faults);
     if let Some(redirect) = &route.redirect {
         check_redirect(redirect, route, at.field("redirect"), faults);
@@ -84,7 +84,7 @@ fn check_destinations(route: &HttpRoute, at: At<'_>, faults: &mut Faults) {
             None => faults.error(at, "a destination has to be named"),
             Some(destination) => check_destination(destination, at.field("destination"), faults),
         }
-        check_headers(weighted.headers.as_ref(), at, faults);
+        check_headers(weighted.headers.as_deref(), at, faults);
     }
     let weights: Vec<i32> = route.route.iter().map(|weighted| weighted.weight).collect();
     check_weights(&weights, at, faults);
@@ -266,7 +266,7 @@ fn skip_operator(text: &str) -> Option<&str> {
 
 /// Host is set by rewrite.authority or by a header operation, not by both.
 fn check_authority_twice(route: &HttpRoute, rewrite: &HttpRewrite, at: At<'_>, faults: &mut Faults) {
-    let request = route.headers.as_ref().and_then(|headers| headers.request.as_ref());
+    let request = route.headers.as_deref().and_then(|headers| headers.request.as_ref());
     let set =
         request.is_some_and(|request| request.set.keys().chain(request.add.keys()).any(|name| is_authority(name)));
     let message = "rewrite.authority and a Host header exclude each other";

@@ -43,19 +43,19 @@ pub(crate) struct HttpRoute {
     #[serde(rename = "match")]
     pub matches: Vec<HttpMatchRequest>,
     pub route: Vec<HttpRouteDestination>,
-    pub redirect: Option<HttpRedirect>,
-    pub direct_response: Option<HttpDirectResponse>,
-    pub delegate: Option<Delegate>,
-    pub rewrite: Option<HttpRewrite>,
+    pub redirect: Option<Box<HttpRedirect>>,
+    pub direct_response: Option<Box<HttpDirectResponse>>,
+    pub delegate: Option<Box<Delegate>>,
+    pub rewrite: Option<Box<HttpRewrite>>,
     pub timeout: Option<GoDuration>,
-    pub retries: Option<HttpRetry>,
-    pub fault: Option<HttpFaultInjection>,
-    pub mirror: Option<Destination>,
+    pub retries: Option<Box<HttpRetry>>,
+    pub fault: Option<Box<HttpFaultInjection>>,
+    pub mirror: Option<Box<Destination>>,
     pub mirrors: Vec<HttpMirrorPolicy>,
     pub mirror_percent: Option<u32>,
     pub mirror_percentage: Option<Percent>,
-    pub cors_policy: Option<CorsPolicy>,
-    pub headers: Option<Headers>,
+    pub cors_policy: Option<Box<CorsPolicy>>,
+    pub headers: Option<Box<Headers>>,
 }
 
 /// Istio Delegate.
@@ -106,10 +106,10 @@ pub(crate) struct TcpRoute {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct HttpMatchRequest {
     pub name: String,
-    pub uri: Option<StringMatch>,
-    pub scheme: Option<StringMatch>,
-    pub method: Option<StringMatch>,
-    pub authority: Option<StringMatch>,
+    pub uri: Option<Box<StringMatch>>,
+    pub scheme: Option<Box<StringMatch>>,
+    pub method: Option<Box<StringMatch>>,
+    pub authority: Option<Box<StringMatch>>,
     pub headers: BTreeMap<String, Option<StringMatch>>,
     pub port: u32,
     pub source_labels: Labels,
@@ -127,7 +127,7 @@ pub(crate) struct HttpMatchRequest {
 pub(crate) struct HttpRouteDestination {
     pub destination: Option<Destination>,
     pub weight: i32,
-    pub headers: Option<Headers>,
+    pub headers: Option<Box<Headers>>,
 }
 
 /// Istio RouteDestination.
