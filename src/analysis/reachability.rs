@@ -99,8 +99,9 @@ mod tests {
     use crate::resource::networking::StringMatch;
 
     fn route(prefixes: &[&str]) -> HttpRoute {
-        let uri =
-            |prefix: &&str| Some(Box::new(StringMatch { prefix: Some((*prefix).to_owned()), ..StringMatch::default() }));
+        let uri = |prefix: &&str| {
+            Some(Box::new(StringMatch { prefix: Some((*prefix).to_owned()), ..StringMatch::default() }))
+        };
         let matches = prefixes.iter().map(|prefix| HttpMatchRequest { uri: uri(prefix), ..Default::default() });
         HttpRoute { matches: matches.collect(), ..HttpRoute::default() }
     }

@@ -3,13 +3,13 @@
 use http::header::HeaderName;
 
 use crate::resource::networking::{HeaderOperations as Written, Headers};
-use crate::snapshot::headers::{HeaderOperations, ValueTemplate};
+use crate::snapshot::headers::{OperationLists, ValueTemplate};
 
 /// The operations of one level, request and response side.
 #[derive(Default)]
 pub(super) struct Lists {
-    pub request: HeaderOperations,
-    pub response: HeaderOperations,
+    pub request: OperationLists,
+    pub response: OperationLists,
     /// `Host` or `:authority` in the request's set or add: taken literally, set wins.
     pub authority: Option<String>,
     /// Operators that have no value here, for findings.
@@ -41,7 +41,7 @@ impl Lists {
 
     /// One list of two: the rule's words first, so that the destination's `set` wins.
     pub(super) fn join(mut self, other: Lists) -> Lists {
-        let extend = |own: &mut HeaderOperations, other: HeaderOperations| {
+        let extend = |own: &mut OperationLists, other: OperationLists| {
             own.remove.extend(other.remove);
             own.set.extend(other.set);
             own.add.extend(other.add);
@@ -64,7 +64,7 @@ fn authority(written: &Written) -> Option<String> {
 }
 
 /// Pseudo headers and `Host` are left out, as in Istio.
-fn list(written: &Written, absent: &mut Vec<String>, of_request: bool) -> Result<HeaderOperations, Spoiled> {
+fn list(written: &Written, absent: &mut Vec<String>, of_request: bool) -> Result<OperationLists, Spoiled> {
     let is_plain = |name: &&str| !name.starts_with(':') && !is_authority(name);
     let remove = written.remove.iter().map(String::as_str).filter(is_plain);
     let mut valued = |pairs: &std::collections::BTreeMap<String, String>| {
@@ -82,7 +82,7 @@ fn list(written: &Written, absent: &mut Vec<String>, of_request: bool) -> Result
         }
         Ok(operations)
     };
-    Ok(HeaderOperations {
+    Ok(OperationLists {
         set: valued(&written.set)?,
         add: valued(&written.add)?,
         remove: remove.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect(),

@@ -108,8 +108,8 @@ fn rule(
         action,
         cors,
         fault,
-        request_headers: lists.request,
-        response_headers: lists.response,
+        request_headers: lists.request.into(),
+        response_headers: lists.response.into(),
     }
 }
 
@@ -224,8 +224,8 @@ fn weighted(
         let mut destination = plain_destination(cluster(work, resolved, one, server)?, weight);
         destination.authority_rewrite =
             lists.authority.as_deref().map(|text| authority(text, RewriteSource::Destination)).transpose()?;
-        destination.request_headers = lists.request;
-        destination.response_headers = lists.response;
+        destination.request_headers = lists.request.into();
+        destination.response_headers = lists.response.into();
         destinations.push(destination);
     }
     if destinations.is_empty() {

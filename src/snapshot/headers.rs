@@ -4,25 +4,41 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) use super::template::{TemplateFacts, ValueTemplate};
 
+/// What a rule does to headers; most rules do nothing, so that costs a pointer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeaderOperations(Option<Box<OperationLists>>);
+
 /// One list: all removes, then every set, then every add. Values are computed from the headers behind the removes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HeaderOperations {
+pub(crate) struct OperationLists {
     pub remove: Vec<HeaderName>,
     pub set: Vec<(HeaderName, ValueTemplate)>,
     pub add: Vec<(HeaderName, ValueTemplate)>,
 }
 
+impl From<OperationLists> for HeaderOperations {
+    fn from(lists: OperationLists) -> Self {
+        let is_empty = lists.remove.is_empty() && lists.set.is_empty() && lists.add.is_empty();
+        HeaderOperations((!is_empty).then(|| Box::new(lists)))
+    }
+}
+
 impl HeaderOperations {
     pub(crate) fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+        self.0.is_none()
     }
 
     /// Changes the headers of a request (`facts.request` is `None`) or of a response. `server` is never changed;
     /// an empty value makes its operation void.
     pub(crate) fn apply(&self, headers: &mut HeaderMap, facts: &TemplateFacts<'_>) {
-        if self.is_empty() {
-            return;
+        if let Some(lists) = &self.0 {
+            lists.apply(headers, facts);
         }
+    }
+}
+
+impl OperationLists {
+    fn apply(&self, headers: &mut HeaderMap, facts: &TemplateFacts<'_>) {
         for name in self.remove.iter().filter(|name| *name != header::SERVER) {
             headers.remove(name);
         }
@@ -143,7 +159,7 @@ mod tests {
         headers.insert("accept", HeaderValue::from_static("x"));
         headers.insert("gone", HeaderValue::from_static("g"));
         headers.insert("server", HeaderValue::from_static("me"));
-        let operations = HeaderOperations {
+        let operations = OperationLists {
             remove: vec![HeaderName::from_static("gone"), header::SERVER],
             set: list(&[("b", "%REQ(a)%"), ("d", "%REQ(gone)%"), ("a", "new"), ("accept", ""), ("server", "you")]),
             add: list(&[("a", "%REQ(a)%"), ("accept", "y"), ("c", "%REQ(none)%")]),
@@ -162,7 +178,7 @@ mod tests {
         headers.insert("vary", HeaderValue::from_static("x"));
         headers.insert("set-cookie", HeaderValue::from_static("a=1"));
         let add = list(&[("vary", "%REQ(accept)%"), ("set-cookie", "b=%RESPONSE_CODE%"), ("d", "%RESP(vary)%")]);
-        HeaderOperations { add, ..HeaderOperations::default() }.apply(&mut headers, &facts);
+        OperationLists { add, ..OperationLists::default() }.apply(&mut headers, &facts);
         let mut lines = shown(&headers);
         lines.sort();
         assert_eq!(lines, ["d: x", "set-cookie: a=1", "set-cookie: b=200", "vary: x,q"]);

@@ -179,8 +179,10 @@ impl<'a> Line<'a> {
             Action::Forward { base, .. } => {
                 let destination = Destination { host: self.service(), ..Destination::default() };
                 http.route = vec![HttpRouteDestination { destination: Some(destination), ..Default::default() }];
-                http.rewrite =
-                    base.as_deref().filter(|base| (*base, self.path) != ("/", "/")).map(|base| Box::new(self.rewrite(base)));
+                http.rewrite = base
+                    .as_deref()
+                    .filter(|base| (*base, self.path) != ("/", "/"))
+                    .map(|base| Box::new(self.rewrite(base)));
             }
         }
         http
