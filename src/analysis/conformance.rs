@@ -122,7 +122,7 @@ fn validate<T: Validate + DeserializeOwned + Default>(manifest: &Value) -> Answe
 /// Istio's validation also warns of rules that cannot be reached.
 fn with_shadows(mut answer: Answer, manifest: &Value) -> Answer {
     let spec = manifest.get("spec").and_then(|spec| decode::<VirtualService>(spec, "spec").ok());
-    let shadows = spec.map(|spec| shadows(&spec.value.http)).unwrap_or_default();
+    let shadows = spec.map(|spec| shadows(&spec.value)).unwrap_or_default();
     answer.warnings.extend(shadows.into_iter().map(|shadow| format!("{}: {}", shadow.path, shadow.message)));
     answer
 }

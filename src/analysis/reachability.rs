@@ -1,6 +1,7 @@
 //! Can every rule of a VirtualService be reached? (Istio's unreachable and ineffective warnings, IST0130 and IST0131)
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 
 use crate::resource::codes::{self, Code};
 use crate::resource::finding::Finding;
@@ -20,12 +21,60 @@ pub(super) struct Shadow {
 
 /// Findings about one object.
 pub(super) fn analyze(object: &Object<VirtualService>) -> Vec<Finding> {
-    let shadows = shadows(&object.spec.http);
-    shadows.into_iter().map(|shadow| object.finding(shadow.code, &shadow.path, shadow.message)).collect()
+    shadows(&object.spec).into_iter().map(|shadow| object.finding(shadow.code, &shadow.path, shadow.message)).collect()
 }
 
-/// What an earlier rule or match leaves no request for.
-pub(super) fn shadows(routes: &[HttpRoute]) -> Vec<Shadow> {
+/// Rules and matches that earlier ones leave nothing for.
+pub(super) fn shadows(service: &VirtualService) -> Vec<Shadow> {
+    let mut found = shadows_of_http(&service.http);
+    found.extend(shadows_of_connections("tls", service.tls.iter().map(|route| route.matches.as_slice())));
+    found.extend(shadows_of_connections("tcp", service.tcp.iter().map(|route| route.matches.as_slice())));
+    found.truncate(MAX_FINDINGS);
+    found
+}
+
+fn shadows_of_connections<'a, M>(kind: &str, routes: impl Iterator<Item = &'a [M]>) -> Vec<Shadow>
+where
+    M: Debug + 'a,
+{
+    let mut found = Vec::new();
+    let mut catch_all: Option<usize> = None;
+    let mut seen: HashMap<String, (usize, usize)> = HashMap::new();
+    for (index, matches) in routes.enumerate() {
+        let path = format!("spec.{kind}[{index}]");
+        if let Some(first) = catch_all {
+            let message = format!("it is never reached: {kind}[{first}] has no match and takes every connection");
+            found.push(Shadow { code: &codes::UNREACHABLE_RULE, path, message });
+            continue;
+        }
+        if matches.is_empty() {
+            catch_all = Some(index);
+        }
+        let mut repeated = Vec::new();
+        for (place, entry) in matches.iter().enumerate() {
+            let key = format!("{entry:?}");
+            if let Some((rule, earlier)) = seen.get(&key) {
+                let message = format!("it is the same as {kind}[{rule}].match[{earlier}]");
+                repeated.push(Shadow {
+                    code: &codes::INEFFECTIVE_MATCH,
+                    path: format!("{path}.match[{place}]"),
+                    message,
+                });
+            } else {
+                seen.insert(key, (index, place));
+            }
+        }
+        if !repeated.is_empty() && repeated.len() == matches.len() {
+            let message = "it is never reached: earlier rules take the connections of all its matches".to_owned();
+            found.push(Shadow { code: &codes::UNREACHABLE_RULE, path, message });
+        } else {
+            found.append(&mut repeated);
+        }
+    }
+    found
+}
+
+fn shadows_of_http(routes: &[HttpRoute]) -> Vec<Shadow> {
     let mut found = Vec::new();
     let mut catch_all: Option<usize> = None;
     let mut seen: HashMap<String, (usize, usize)> = HashMap::new();
@@ -97,6 +146,7 @@ fn conditions(entry: &HttpMatchRequest, with_uri: bool) -> String {
 mod tests {
     use super::*;
     use crate::resource::networking::StringMatch;
+    use crate::source::decode::decode;
 
     fn route(prefixes: &[&str]) -> HttpRoute {
         let uri = |prefix: &&str| {
@@ -109,11 +159,27 @@ mod tests {
     #[test]
     fn what_earlier_rules_take_is_told() {
         let told = |routes: &[HttpRoute]| -> Vec<(&str, String)> {
-            shadows(routes).into_iter().map(|shadow| (shadow.code.id, shadow.path)).collect()
+            shadows_of_http(routes).into_iter().map(|shadow| (shadow.code.id, shadow.path)).collect()
         };
         assert_eq!(told(&[route(&["/b"]), route(&["/a"]), route(&[])]), []);
         assert_eq!(told(&[route(&[]), route(&["/a"])]), [("IST0130", "spec.http[1]".into())]);
         assert_eq!(told(&[route(&["/a"]), route(&["/ab"])]), [("IST0130", "spec.http[1]".into())]);
         assert_eq!(told(&[route(&["/a"]), route(&["/a", "/b"])]), [("IST0131", "spec.http[1].match[0]".into())]);
+    }
+
+    #[test]
+    fn rules_of_connections_are_told_too() {
+        let text = r#"{"tcp": [{"match": [{"port": 1}]}, {"match": [{"port": 1}, {"port": 2}]}, {"match": [{"port": 2}]},
+            {}, {"match": [{"port": 3}]}]}"#;
+        let spec = decode::<VirtualService>(&serde_json::from_str(text).unwrap(), "spec").unwrap().value;
+        let told: Vec<_> = shadows(&spec).into_iter().map(|shadow| (shadow.code.id, shadow.path)).collect();
+        assert_eq!(
+            told,
+            [
+                ("IST0131", "spec.tcp[1].match[0]".to_owned()),
+                ("IST0130", "spec.tcp[2]".to_owned()),
+                ("IST0130", "spec.tcp[4]".to_owned())
+            ]
+        );
     }
 }

@@ -14,11 +14,26 @@ use serde_json::{Map, Value};
 
 use super::yaml::camel_case;
 
-/// A typed object, and the paths of the fields that its type does not have.
+/// A typed object, and the fields that its type does not have.
 #[derive(Debug)]
 pub(crate) struct Decoded<T> {
     pub value: T,
-    pub unknown: Vec<String>,
+    pub unknown: Vec<Unknown>,
+}
+
+/// A field that a type does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unknown {
+    pub path: String,
+    /// The field of the type that is written almost like it.
+    pub meant: Option<&'static str>,
+}
+
+impl Unknown {
+    /// What to do about it: the field that was probably meant, or `otherwise`.
+    pub(crate) fn hint(&self, otherwise: &str) -> String {
+        self.meant.map_or_else(|| otherwise.to_owned(), |meant| format!("did you mean `{meant}`?"))
+    }
 }
 
 /// Where a value does not fit its type, and why.
@@ -51,11 +66,26 @@ pub(crate) fn push_key(path: &mut String, key: &str) {
     }
 }
 
+/// The field that is written almost like `key`: at most two letters differ, or one in short names.
+fn closest(key: &str, fields: &[&'static str]) -> Option<&'static str> {
+    if key.len() > MAX_KEY {
+        return None;
+    }
+    let key = camel_case(key).to_ascii_lowercase();
+    let far = |field: &&'static str| (strsim::damerau_levenshtein(&key, &field.to_ascii_lowercase()), *field);
+    let (distance, field) = fields.iter().map(far).min()?;
+    let is_close = distance <= 1 || distance == 2 && (field.len() > 5 || key.starts_with(field));
+    is_close.then_some(field)
+}
+
+/// No field of a type has a longer name.
+const MAX_KEY: usize = 64;
+
 /// What is remembered on the way through a value.
 struct Trail {
     path: RefCell<String>,
     failed: RefCell<Option<String>>,
-    unknown: RefCell<Vec<String>>,
+    unknown: RefCell<Vec<Unknown>>,
 }
 
 impl Trail {
@@ -75,10 +105,10 @@ impl Trail {
         result
     }
 
-    fn note_unknown(&self, key: &str) {
+    fn note_unknown(&self, key: &str, fields: &[&'static str]) {
         let mut path = self.path.borrow().clone();
         push_key(&mut path, key);
-        self.unknown.borrow_mut().push(path);
+        self.unknown.borrow_mut().push(Unknown { path, meant: closest(key, fields) });
     }
 }
 
@@ -316,7 +346,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
             };
             let known = |name: &str| fields.iter().copied().find(|field| *field == name);
             let Some(field) = known(key).or_else(|| known(&camel_case(key))) else {
-                self.trail.note_unknown(key);
+                self.trail.note_unknown(key, fields);
                 continue;
             };
             if value.is_null() {
@@ -395,9 +425,25 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_field_is_guessed() {
+        let fields = ["match", "route", "corsPolicy", "mirrorPercentage"];
+        for (key, meant) in [
+            ("mach", Some("match")),
+            ("CorsPolicy", Some("corsPolicy")),
+            ("cors_polcy", Some("corsPolicy")),
+            ("mirrorPercetnage", Some("mirrorPercentage")),
+            ("rule", None),
+            ("fault", None),
+        ] {
+            assert_eq!(closest(key, &fields), meant, "{key}");
+        }
+    }
+
+    #[test]
     fn faults_have_their_path() {
         let unknown = decode::<VirtualService>(&json!({"http": [{"matches": []}], "x.y": 1}), "spec").unwrap().unknown;
-        assert_eq!(unknown, ["spec.http[0].matches", "spec[\"x.y\"]"]);
+        let told: Vec<_> = unknown.iter().map(|field| (field.path.as_str(), field.meant)).collect();
+        assert_eq!(told, [("spec.http[0].matches", Some("match")), ("spec[\"x.y\"]", None)]);
         let error = decode::<VirtualService>(&json!({"http": [{"timeout": "5"}]}), "spec").unwrap_err();
         assert_eq!(error.path, "spec.http[0].timeout");
         let error = decode::<VirtualService>(&json!({"hosts": [true]}), "spec").unwrap_err();

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::decode::{DecodeError, decode, push_key};
+use super::decode::{DecodeError, Unknown, decode, push_key};
 use crate::resource::ResourceSet;
 use crate::resource::codes;
 use crate::resource::core::{EndpointSlice, Endpoints, Namespace, Secret, Service};
@@ -386,11 +386,11 @@ impl Document<'_> {
         meta: Meta,
         harvest: &mut Harvest,
     ) -> Result<Arc<Object<T>>, DecodeError> {
-        let mut unknown: Vec<String> = self
+        let mut unknown: Vec<Unknown> = self
             .document
             .keys()
             .filter(|key| *key != "spec" && !COMMON_FIELDS.contains(&key.as_str()))
-            .cloned()
+            .map(|key| Unknown { path: key.clone(), meant: None })
             .collect();
         let spec = match self.document.get("spec") {
             None | Some(Value::Null) => T::default(),
@@ -400,9 +400,10 @@ impl Document<'_> {
                 decoded.value
             }
         };
-        harvest.findings.extend(unknown.iter().take(MAX_UNKNOWN).map(|path| {
+        harvest.findings.extend(unknown.iter().take(MAX_UNKNOWN).map(|field| {
+            let Unknown { path, .. } = field;
             Finding::new(&codes::UNKNOWN_FIELD, self.origin.locate(path), format!("{path}: there is no such field"))
-                .hint("check its spelling and its indentation; it is ignored")
+                .hint(field.hint("check its spelling and its indentation; it is ignored"))
         }));
         Ok(self.object(meta, spec))
     }

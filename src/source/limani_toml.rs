@@ -38,9 +38,9 @@ pub(super) fn read(file: &str, text: &str) -> Result<SettingsFile, Vec<Finding>>
     let locate = |path: &str| place(file, text, offset_of(&table, &segments(path)));
     let decoded = decode::<Keys>(&object(table.get_ref()), "")
         .map_err(|error| vec![Finding::new(&codes::SETTINGS, locate(&error.path), error.message)])?;
-    let findings = decoded.unknown.iter().map(|path| {
-        Finding::new(&codes::SETTINGS_UNKNOWN, locate(path), format!("`{path}` is no setting"))
-            .hint("conf/limani.toml lists every key")
+    let findings = decoded.unknown.iter().map(|key| {
+        Finding::new(&codes::SETTINGS_UNKNOWN, locate(&key.path), format!("`{}` is no setting", key.path))
+            .hint(key.hint("conf/limani.toml lists every key"))
     });
     let (file_name, whole): (Arc<str>, Arc<str>) = (file.into(), text.into());
     let route_origins = (0..decoded.value.route.len()).map(|index| Origin {

@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(
             findings,
             [
-                "b.yaml:8: warning [LIM0013] Gateway default/one: spec.selectors: there is no such field (check its spelling and its indentation; it is ignored)",
+                "b.yaml:8: warning [LIM0013] Gateway default/one: spec.selectors: there is no such field (did you mean `selector`?)",
                 "b.yaml:10: info [LIM0018] Deployment default/d: Deployment means nothing to a gateway",
                 "b.yaml:4: error [LIM0019] Gateway default/one: the same object stands at PLACE; that one is in force"
                     .replace("PLACE", "a.yaml:1")

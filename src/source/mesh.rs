@@ -287,7 +287,8 @@ pub(super) fn apply(file: &str, text: &str, settings: &mut Settings) -> Result<V
     let decoded = decode::<MeshConfig>(&written.mesh, written.path)
         .map_err(|error| Finding::new(&codes::WRONG_TYPE, written.locate(&error.path), error.message))?;
     let mut findings = Vec::new();
-    for path in &decoded.unknown {
+    for unknown in &decoded.unknown {
+        let path = unknown.path.as_str();
         let field = path.strip_prefix(written.path).unwrap_or(path).trim_start_matches('.');
         let idle = IDLE.contains(&field) || field.starts_with("defaultConfig.connectionSettings.");
         findings.push(match idle {
@@ -297,7 +298,7 @@ pub(super) fn apply(file: &str, text: &str, settings: &mut Settings) -> Result<V
             }
             false => {
                 let message = format!("`{field}` is no field of MeshConfig");
-                Finding::new(&codes::UNKNOWN_FIELD, written.locate(path), message)
+                Finding::new(&codes::UNKNOWN_FIELD, written.locate(path), message).hint(unknown.hint(""))
             }
         });
     }

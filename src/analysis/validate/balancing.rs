@@ -97,11 +97,12 @@ struct Places<'a> {
 
 fn check_places(places: &Places<'_>, has_outlier_detection: bool, at: At<'_>, faults: &mut Faults) {
     let Places { distribute, failover, priority } = *places;
-    let ways = [!distribute.is_empty(), !failover.is_empty(), !priority.is_empty()];
-    let ways = ways.iter().filter(|given| **given).count();
-    // A failover with label priorities is one way, unless the labels are places themselves.
-    let combined = distribute.is_empty() && !failover.is_empty() && !priority.is_empty() && !names_places(priority);
-    faults.require(ways <= 1 || combined, at, "distribute, failover and failoverPriority exclude each other");
+    faults.require(distribute.is_empty() || failover.is_empty(), at, "distribute and failover exclude each other");
+    let by_place = !failover.is_empty() && names_places(priority);
+    faults.require(!by_place, at, "failover goes by regions already; failoverPriority cannot name places beside it");
+    if !distribute.is_empty() && !priority.is_empty() {
+        faults.warn(at.field("failoverPriority"), "failoverPriority does nothing beside distribute");
+    }
     if !has_outlier_detection && (!failover.is_empty() || !priority.is_empty()) {
         faults.warn(at, "failover does nothing without outlierDetection");
     }
@@ -128,23 +129,40 @@ fn check_distribute(distribute: &[Distribute], at: At<'_>, faults: &mut Faults) 
         faults.require(rule.to.values().all(|weight| *weight > 0), at.field("to"), "a share has to be above 0");
         let total: u64 = rule.to.values().map(|weight| u64::from(*weight)).sum();
         faults.require(total == 100, at.field("to"), &format!("the shares make {total} percent, not 100"));
-        let targets: Vec<&str> = rule.to.keys().map(String::as_str).collect();
-        check_overlap(&targets, at.field("to"), faults);
+        check_overlap(rule.to.keys(), at.field("to"), faults);
     }
-    let sources: Vec<&str> = distribute.iter().map(|rule| rule.from.as_str()).collect();
-    check_overlap(&sources, at.field("distribute"), faults);
+    check_overlap(distribute.iter().map(|rule| &rule.from), at.field("distribute"), faults);
 }
 
-/// No place may be inside another: `a/*` and `a/b`.
-fn check_overlap(places: &[&str], at: At<'_>, faults: &mut Faults) {
-    for (index, place) in places.iter().enumerate() {
+/// Each place is `region`, `region/zone` or `region/zone/subzone`, may end with `*`, and is outside all before it.
+fn check_overlap<'a>(places: impl Iterator<Item = &'a String>, at: At<'_>, faults: &mut Faults) {
+    let mut seen: Vec<Vec<&str>> = Vec::new();
+    for place in places {
+        let parts: Vec<&str> = place.splitn(3, '/').collect();
         let wildcard = place.find('*').is_some_and(|position| position + 1 != place.len());
-        faults.require(!wildcard, at, "a wildcard stands at the end of a place");
-        let inside =
-            |other: &str| other.strip_suffix('*').is_some_and(|prefix| place.starts_with(prefix)) || other == *place;
-        let overlaps = places.iter().enumerate().any(|(other, name)| other != index && inside(name));
-        faults.require(!overlaps, at, &format!("`{place}` is inside another place"));
+        if wildcard {
+            faults.error(at, format!("`{place}`: a wildcard stands at the end of a place"));
+        } else if parts.iter().any(|part| part.is_empty()) {
+            faults.error(at, format!("`{place}`: a part of the place is empty"));
+        } else if seen.iter().any(|earlier| overlap(earlier, &parts)) {
+            faults.error(at, format!("`{place}` overlaps another place"));
+        }
+        seen.push(parts);
     }
+}
+
+/// Whether one of two places is the other or lies in it. A later wildcard is for what is left by earlier places.
+fn overlap(earlier: &[&str], later: &[&str]) -> bool {
+    for (level, part) in earlier.iter().enumerate() {
+        match later.get(level) {
+            // What ends here takes all below it.
+            None => return true,
+            Some(_) if *part == "*" => return true,
+            Some(other) if part != other => return false,
+            Some(_) => {}
+        }
+    }
+    true
 }
 
 fn check_warmup(warmup: &Warmup, at: At<'_>, faults: &mut Faults) {
@@ -156,4 +174,26 @@ fn check_warmup(warmup: &Warmup, at: At<'_>, faults: &mut Faults) {
     faults.require(percent, at.field("minimumPercent"), "a percentage is between 0 and 100");
     let aggression = warmup.aggression.is_none_or(|aggression| aggression >= 1.0);
     faults.require(aggression, at.field("aggression"), "aggression is at least 1");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_a_list_lie_apart() {
+        let overlaps = |places: &[&str]| {
+            let (places, mut faults) = (places.iter().map(|place| (*place).to_owned()), Faults::default());
+            check_overlap(places.collect::<Vec<_>>().iter(), At::root("to"), &mut faults);
+            !faults.errors.is_empty()
+        };
+        for good in [&["a/b", "a/c"][..], &["a/b/c", "a/b/*"], &["a", "b"], &["a/b", "*"], &["a/b*", "a/b1"]] {
+            assert!(!overlaps(good), "{good:?}");
+        }
+        for bad in
+            [&["a", "a/b"][..], &["a/b", "a"], &["a/*", "a/b"], &["*", "a"], &["a/*/c"], &["a//c"], &[""], &["a", "a"]]
+        {
+            assert!(overlaps(bad), "{bad:?}");
+        }
+    }
 }

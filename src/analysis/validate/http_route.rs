@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use regex_syntax::ast::{Ast, RepetitionKind, RepetitionRange, Visitor};
+
 use super::faults::{At, Faults};
 use super::names::{check_duration, check_labels_of, check_port};
 use super::traffic::{check_cors, check_fault, check_mirrors, check_retries};
@@ -181,8 +183,33 @@ pub(super) fn check_regex(regex: &str) -> Result<(), String> {
         _ => return Err("the regex is longer than 1024 bytes".into()),
     }
     match regex_syntax::ast::parse::Parser::new().parse(regex) {
-        Ok(_) => Ok(()),
+        Ok(ast) => match regex_syntax::ast::visit(&ast, Repetitions) {
+            Ok(()) => Ok(()),
+            Err(count) => Err(format!("`{regex}` repeats {count} times; RE2 takes 1000 at most")),
+        },
         Err(error) => Err(format!("`{regex}` is no regex: {}", error.kind())),
+    }
+}
+
+/// Finds a repetition that RE2 does not take.
+struct Repetitions;
+
+impl Visitor for Repetitions {
+    type Output = ();
+    type Err = u32;
+
+    fn finish(self) -> Result<(), u32> {
+        Ok(())
+    }
+
+    fn visit_pre(&mut self, ast: &Ast) -> Result<(), u32> {
+        let Ast::Repetition(repetition) = ast else { return Ok(()) };
+        let most = match repetition.op.kind {
+            RepetitionKind::Range(RepetitionRange::Exactly(count) | RepetitionRange::AtLeast(count)) => count,
+            RepetitionKind::Range(RepetitionRange::Bounded(low, high)) => low.max(high),
+            RepetitionKind::ZeroOrOne | RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => return Ok(()),
+        };
+        if most > 1000 { Err(most) } else { Ok(()) }
     }
 }
 
@@ -291,6 +318,9 @@ fn check_redirect(redirect: &HttpRedirect, route: &HttpRoute, at: At<'_>, faults
         let other = |entry: &HttpMatchRequest| entry.uri.as_ref().is_some_and(|uri| uri.prefix.is_none());
         let message = "prefixRewrite needs matches by uri prefix";
         faults.require(!route.matches.iter().any(other), at.field("prefixRewrite"), message);
+    }
+    if let Some(port) = redirect.port.filter(|port| *port > 0) {
+        faults.check(at.field("port"), check_port(port));
     }
     let code = redirect.redirect_code;
     if code != 0 && !(300..=399).contains(&code) {

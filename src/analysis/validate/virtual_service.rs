@@ -110,22 +110,15 @@ pub(super) fn check_weights(weights: &[i32], at: At<'_>, faults: &mut Faults) {
 }
 
 /// The predicates that TLS and TCP routes share.
-struct Layer4<'a> {
-    subnets: &'a [String],
-    port: u32,
-    labels: &'a Labels,
-    gateways: &'a [String],
-}
-
-fn check_layer4(predicates: &Layer4<'_>, at: At<'_>, faults: &mut Faults) {
-    for (index, subnet) in predicates.subnets.iter().enumerate() {
+fn check_layer4(subnets: &[String], port: u32, labels: &Labels, gateways: &[String], at: At<'_>, faults: &mut Faults) {
+    for (index, subnet) in subnets.iter().enumerate() {
         faults.check(at.item("destinationSubnets", index), check_subnet(subnet));
     }
-    if predicates.port != 0 {
-        faults.check(at.field("port"), check_port(predicates.port));
+    if port != 0 {
+        faults.check(at.field("port"), check_port(port));
     }
-    faults.check(at.field("sourceLabels"), check_labels_of(predicates.labels));
-    for (index, name) in predicates.gateways.iter().enumerate() {
+    faults.check(at.field("sourceLabels"), check_labels_of(labels));
+    for (index, name) in gateways.iter().enumerate() {
         check_gateway_name(name, at.item("gateways", index), faults);
     }
 }
@@ -138,23 +131,16 @@ fn check_tls_route(route: &TlsRoute, hosts: &[String], at: At<'_>, faults: &mut 
         for (index, sni) in entry.sni_hosts.iter().enumerate() {
             check_sni(sni, hosts, at.item("sniHosts", index), faults);
         }
-        let predicates = Layer4 {
-            subnets: &entry.destination_subnets,
-            port: entry.port,
-            labels: &entry.source_labels,
-            gateways: &entry.gateways,
-        };
-        check_layer4(&predicates, at, faults);
+        check_layer4(&entry.destination_subnets, entry.port, &entry.source_labels, &entry.gateways, at, faults);
     }
     check_l4_destinations(&route.route, at, faults);
 }
 
 fn check_sni(sni: &str, hosts: &[String], at: At<'_>, faults: &mut Faults) {
     if is_address(sni) {
-        faults.warn(at, format!("`{sni}`: clients send no SNI for an address"));
-    } else {
-        faults.check(at, check_gateway_domain(sni));
+        return faults.warn(at, format!("`{sni}`: clients send no SNI for an address"));
     }
+    faults.check(at, check_gateway_domain(sni));
     let covered = hosts.iter().any(|host| host::is_subset_of(sni, host));
     faults.require(covered, at, &format!("`{sni}` is not among the hosts of the VirtualService"));
 }
@@ -165,13 +151,7 @@ fn check_tcp_route(route: &TcpRoute, at: At<'_>, faults: &mut Faults) {
         if !entry.source_subnet.is_empty() {
             faults.check(at.field("sourceSubnet"), check_subnet(&entry.source_subnet));
         }
-        let predicates = Layer4 {
-            subnets: &entry.destination_subnets,
-            port: entry.port,
-            labels: &entry.source_labels,
-            gateways: &entry.gateways,
-        };
-        check_layer4(&predicates, at, faults);
+        check_layer4(&entry.destination_subnets, entry.port, &entry.source_labels, &entry.gateways, at, faults);
     }
     check_l4_destinations(&route.route, at, faults);
 }
