@@ -74,11 +74,8 @@ pub(super) fn of_virtual_service(object: &Object<VirtualService>) -> Vec<Finding
 
 fn note_route(route: &HttpRoute, index: usize, unused: &mut Unused) {
     let place = |field: &str| format!("spec.http[{index}].{field}");
-    unused.note(route.mirror.is_some(), "mirror", || place("mirror"));
-    unused.note(!route.mirrors.is_empty(), "mirrors", || place("mirrors"));
-    // Nothing is retried, which is what `attempts: 0` asks for.
-    let retries = route.retries.as_ref().is_some_and(|retries| retries.attempts != 0);
-    unused.note(retries, "retries", || place("retries"));
+    let localities = route.retries.as_ref().and_then(|retries| retries.retry_remote_localities);
+    unused.note(localities == Some(true), "retryRemoteLocalities", || place("retries.retryRemoteLocalities"));
     for (entry, position) in route.matches.iter().zip(0usize..) {
         unused.note(has_claim(entry), "matching JWT claims", || place(&format!("match[{position}].headers")));
         unused.note(!entry.stat_prefix.is_empty(), "statPrefix", || place(&format!("match[{position}].statPrefix")));
@@ -193,11 +190,13 @@ mod tests {
 
     #[test]
     fn defaults_are_no_findings_and_repetition_is_counted() {
-        let text = r#"{"http": [{"mirror": {}, "retries": {"attempts": 0}}, {"mirror": {}, "mirrors": [{}]}]}"#;
+        let text = r#"{"http": [{"retries": {"attempts": 0}}, {"retries": {"retryRemoteLocalities": true}},
+                       {"retries": {"retryRemoteLocalities": true}, "match": [{"statPrefix": "a"}]}]}"#;
         let spec = decode::<VirtualService>(&serde_json::from_str(text).unwrap(), "spec").unwrap().value;
         let object = Object { meta: Meta::default(), spec, origin: Origin::default() };
         let told: Vec<_> = of_virtual_service(&object).into_iter().map(|finding| finding.message).collect();
-        assert_eq!(told, ["mirror is not in force yet (here and at one more place)", "mirrors is not in force yet"]);
+        let twice = "retryRemoteLocalities is not in force yet (here and at one more place)";
+        assert_eq!(told, [twice, "statPrefix is not in force yet"]);
         let text = r#"{"trafficPolicy": {"tls": {"mode": "DISABLE"}, "connectionPool": {"http": {"maxRetries": 0}}}}"#;
         let spec = decode::<DestinationRule>(&serde_json::from_str(text).unwrap(), "spec").unwrap().value;
         let object = Object { meta: Meta::default(), spec, origin: Origin::default() };

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
+use pingora_core::protocols::l4::ext::get_tcp_info;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
@@ -150,6 +151,17 @@ impl Link {
         state.aborted = true;
         // Without it the peer sees an ordinary end: worse, but there is nothing else to try.
         let _ = socket2::SockRef::from(state.transport.socket()).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Whether the peer's system has confirmed all bytes that were sent, so that the peer may have read them. False also
+    /// where the system does not tell.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        let state = self.state();
+        let told = get_tcp_info(state.transport.socket().as_raw_fd());
+        // The confirmed bytes count the beginning of the connection as one.
+        state.queue.is_empty()
+            && told
+                .is_ok_and(|told| told.tcpi_bytes_acked > told.tcpi_bytes_sent.saturating_sub(told.tcpi_bytes_retrans))
     }
 
     /// Our own address of the connection.

@@ -54,12 +54,30 @@ impl View {
         View { cluster, group, turn: AtomicUsize::new(0), source }
     }
 
-    /// Chooses an endpoint by the cluster's rule; `not` is avoided if there is another one.
-    pub(super) fn choose(&self, not: Option<SocketAddr>, mut random: impl FnMut() -> u32) -> Option<Candidate> {
+    /// Chooses an endpoint by the cluster's rule; those that were `tried` are avoided as [`super::Upstreams::pick`] says.
+    pub(super) fn choose(
+        &self,
+        tried: &[SocketAddr],
+        picks: u32,
+        mut random: impl FnMut() -> u32,
+    ) -> Option<Candidate> {
         let candidates = self.candidates();
         let list = &candidates.list;
-        let skip = not.and_then(|not| list.iter().position(|candidate| candidate.endpoint.address == not));
-        let chosen = match self.cluster.balancing {
+        let last = tried.last().and_then(|last| list.iter().position(|one| one.endpoint.address == *last));
+        let mut chosen = None;
+        for _ in 0..picks.max(1) {
+            chosen = self.balance(&candidates, last, &mut random).and_then(|index| list.get(index));
+            if chosen.is_none_or(|one| !tried.contains(&one.endpoint.address)) {
+                break;
+            }
+        }
+        chosen.cloned()
+    }
+
+    /// One choice, without the endpoint `skip`.
+    fn balance(&self, candidates: &Candidates, skip: Option<usize>, random: &mut impl FnMut() -> u32) -> Option<usize> {
+        let list = &candidates.list;
+        match self.cluster.balancing {
             _ if list.len() == 1 => Some(0),
             Balancing::Random => candidates.weights.uniform(skip, random()),
             Balancing::RoundRobin => candidates.weights.round_robin(skip, self.turn.fetch_add(1, Ordering::Relaxed)),
@@ -67,8 +85,7 @@ impl View {
                 let active = |index: usize| list.get(index).map_or(0, |candidate| candidate.endpoint.active());
                 candidates.weights.least_request(skip, active, (random(), random()))
             }
-        };
-        chosen.and_then(|index| list.get(index)).cloned()
+        }
     }
 
     /// The endpoints of now. Those that left DNS are forgotten when the change is first seen.

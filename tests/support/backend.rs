@@ -10,13 +10,16 @@
 //! | `/close` | the connection is closed before an answer |
 //! | `/cut` | fewer bytes than Content-Length promises |
 //! | `/early` | an answer before the request's body is read |
+//! | `/flaky/KEY/N` | 503 to the first N requests of that key, then as anything else; the body is read either way |
 //! | `/headers` | hop-by-hop and proxy headers in the answer |
-//! | anything else | JSON: backend, method, path, version, headers, number of body bytes |
+//! | anything else | JSON: backend, method, path, version, headers, number and checksum of body bytes |
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -48,6 +51,10 @@ struct Shared {
     requests: AtomicUsize,
     connections: AtomicUsize,
     gate: watch::Sender<bool>,
+    /// How often a key of `/flaky` was asked for.
+    asked: Mutex<HashMap<String, usize>>,
+    /// What was told of requests whose body was read.
+    told: Mutex<Vec<Value>>,
 }
 
 impl Backend {
@@ -106,6 +113,8 @@ impl Backend {
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             gate: watch::Sender::new(false),
+            asked: Mutex::default(),
+            told: Mutex::default(),
         });
         let inside = Arc::clone(&shared);
         on_own_runtime(listener, move |listener| serve(listener, inside));
@@ -119,6 +128,11 @@ impl Backend {
 
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// What is known of the requests whose body was read to its end.
+    pub fn told(&self) -> Vec<Value> {
+        self.shared.told.lock().expect("no test panics with it").clone()
     }
 
     /// Lets every request to `/gate` finish, now and later.
@@ -188,22 +202,47 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         _ => {
             let (head, body) = request.into_parts();
             let bytes = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
-            let told = told(&shared, &head, bytes.len());
+            let told = told(&shared, &head, &bytes);
+            if shared.fails(&path) {
+                let answer = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
+                return Ok(answer.body(whole("not yet".into())).expect("a plain answer"));
+            }
             let answer = Response::builder().header("content-type", "application/json");
             Ok(answer.body(whole(told.to_string().into())).expect("a plain answer"))
         }
     }
 }
 
-fn told(shared: &Shared, head: &http::request::Parts, body_bytes: usize) -> Value {
+impl Shared {
+    /// Whether this request to `/flaky/KEY/N` is one of the first N.
+    fn fails(&self, path: &str) -> bool {
+        let mut words = path.split('/').skip(1);
+        let (Some("flaky"), Some(key), Some(most)) = (words.next(), words.next(), words.next()) else { return false };
+        let mut asked = self.asked.lock().expect("no test panics with it");
+        let count = asked.entry(key.to_owned()).or_default();
+        *count += 1;
+        *count <= most.parse().unwrap_or(0)
+    }
+}
+
+/// Of a body; the same in every process.
+pub fn checksum(body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(body);
+    hasher.finish()
+}
+
+fn told(shared: &Shared, head: &http::request::Parts, body: &[u8]) -> Value {
     let path = head.uri.path_and_query().map_or("", |path| path.as_str());
     let version = if head.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
     let mut headers = shown(&head.headers);
     if let (Some(authority), Some(headers)) = (head.uri.authority(), headers.as_object_mut()) {
         headers.insert(":authority".into(), authority.as_str().into());
     }
-    json!({"backend": shared.name, "method": head.method.as_str(), "path": path, "version": version,
-           "headers": headers, "body_bytes": body_bytes})
+    let told = json!({"backend": shared.name, "method": head.method.as_str(), "path": path, "version": version,
+                      "headers": headers, "body_bytes": body.len(), "checksum": checksum(body)});
+    shared.told.lock().expect("no test panics with it").push(told.clone());
+    told
 }
 
 /// Fields of one name are joined with ` | `, so that a test sees where they were joined before.
@@ -278,19 +317,21 @@ async fn answer_h2(
     if head.uri.path() == "/reset" {
         return respond.send_reset(h2::Reason::INTERNAL_ERROR);
     }
-    let mut bytes = 0;
+    let mut bytes = Vec::new();
     while let Some(Ok(piece)) = body.data().await {
-        bytes += piece.len();
+        bytes.extend_from_slice(&piece);
         let _ = body.flow_control().release_capacity(piece.len());
     }
     let trailers = body.trailers().await.ok().flatten().unwrap_or_default();
-    let mut told = told(&shared, &head, bytes);
+    let mut told = told(&shared, &head, &bytes);
     told["trailers"] = shown(&trailers);
-    let answer = Response::builder().header("content-type", "application/json").body(()).expect("a plain answer");
+    let status = if shared.fails(head.uri.path()) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let answer = Response::builder().status(status).header("content-type", "application/json");
+    let answer = answer.body(()).expect("a plain answer");
     // The client may be gone; then nobody minds.
     let Ok(mut stream) = respond.send_response(answer, false) else { return };
     let _ = stream.send_data(told.to_string().into(), false);
     let mut trailers = HeaderMap::new();
-    trailers.insert("x-checksum", bytes.into());
+    trailers.insert("x-checksum", bytes.len().into());
     let _ = stream.send_trailers(trailers);
 }

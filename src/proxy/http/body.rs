@@ -9,7 +9,7 @@ use http::HeaderMap;
 use super::headers::sanitize_trailers;
 
 /// What a body gives next.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Piece {
     /// Never empty.
     Data(Bytes),

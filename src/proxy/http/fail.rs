@@ -22,8 +22,8 @@ pub(super) enum Failure {
     Connect(ConnectError),
     /// The endpoint closed its connection before it answered, or within its answer.
     Terminated {
-        /// Not one byte came: on a reused connection the request may never have been seen.
-        unanswered: bool,
+        /// Nothing came: on a reused connection the request may never have been read.
+        unseen: bool,
     },
     /// The endpoint reset the stream.
     Reset,
@@ -33,6 +33,8 @@ pub(super) enum Failure {
     Protocol,
     /// The route's timeout is over.
     Timeout,
+    /// The time for one try is over.
+    TryTimeout,
     /// The request cannot be written in the endpoint's protocol.
     BadRequest,
     /// The client's own framing is wrong.
@@ -163,11 +165,6 @@ impl From<BadConnection> for Reply {
 }
 
 impl Failure {
-    /// Whether another try may do better without any risk (Istio's default policy: connect-failure, refused-stream).
-    pub(super) fn is_retriable(&self) -> bool {
-        matches!(self, Failure::Connect(_) | Failure::Refused)
-    }
-
     /// The flag of a failure; there may be an answer already.
     pub(super) fn flag(&self) -> Option<Flag> {
         match self {
@@ -177,7 +174,7 @@ impl Failure {
             Failure::Terminated { .. } => Some(Flag::UpstreamConnectionTermination),
             Failure::Reset | Failure::Refused => Some(Flag::UpstreamRemoteReset),
             Failure::Protocol => Some(Flag::UpstreamProtocolError),
-            Failure::Timeout => Some(Flag::UpstreamRequestTimeout),
+            Failure::Timeout | Failure::TryTimeout => Some(Flag::UpstreamRequestTimeout),
             Failure::ClientMalformed => Some(Flag::DownstreamProtocolError),
             Failure::ClientGone => Some(Flag::DownstreamConnectionTermination),
             Failure::BadRequest => None,
@@ -192,6 +189,9 @@ impl Failure {
                 Reply::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
             }
             Failure::Timeout => Reply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", "response_timeout"),
+            Failure::TryTimeout => {
+                Reply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", "upstream_per_try_timeout")
+            }
             Failure::Protocol => reset(StatusCode::BAD_GATEWAY, "protocol error", None, tries),
             Failure::Terminated { .. } => unavailable("connection termination", None, tries),
             Failure::Reset | Failure::Refused => unavailable("remote reset", None, tries),
@@ -201,9 +201,6 @@ impl Failure {
             Failure::BadRequest => Reply::new(StatusCode::BAD_REQUEST, "", "request_not_expressible"),
             Failure::ClientGone => Reply::new(StatusCode::OK, "", "downstream_remote_disconnect"),
         };
-        if tries > 1 && self.is_retriable() {
-            reply.flags.set(Flag::UpstreamRetryLimitExceeded);
-        }
         if let Some(flag) = self.flag() {
             reply.flags.set(flag);
         }
@@ -251,7 +248,7 @@ mod tests {
         };
         let body = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: \
                     remote connection failure";
-        assert_eq!(shown(&refused, 3), (503, "URX,UF".into(), body.into()));
+        assert_eq!(shown(&refused, 3), (503, "UF".into(), body.into()));
         assert!(refused.reply(1).details.ends_with("{remote_connection_failure|Connection_refused}"));
         assert!(shown(&untrusted, 1).2.ends_with("failure, transport failure reason: bad certificate"));
         assert_eq!(shown(&Failure::Timeout, 1), (504, "UT".into(), "upstream request timeout".into()));

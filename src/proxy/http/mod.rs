@@ -4,9 +4,12 @@
 //! `origin`) or `reply` (with `fail`) -> `finish`.
 
 mod admit;
+mod attempt;
 mod body;
 mod client;
+mod clock;
 mod context;
+mod exchange;
 mod fail;
 pub(crate) mod finish;
 mod forward;
@@ -16,9 +19,12 @@ mod h2;
 mod head;
 mod headers;
 mod inject;
+mod mirror;
 mod origin;
 mod outgoing;
+mod replay;
 mod reply;
+mod retry;
 mod serve;
 mod visit;
 

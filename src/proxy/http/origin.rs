@@ -78,7 +78,7 @@ impl Origin {
         match written {
             Some(Ok(_)) => Ok(Origin::Http1(Box::new(Http1Origin { session, received_before, upgrade }))),
             Some(Err(failure)) if failure.etype == ErrorType::InvalidHTTPHeader => Err(Failure::BadRequest),
-            _ => Err(Failure::Terminated { unanswered: true }),
+            _ => Err(Failure::Terminated { unseen: true }),
         }
     }
 
@@ -118,7 +118,7 @@ impl Origin {
             Origin::Http1(_) if data.is_empty() => Ok(()),
             Origin::Http1(origin) => match pin!(origin.session.write_body(&data)).poll(cx) {
                 Poll::Ready(Ok(_)) => Ok(()),
-                Poll::Ready(Err(_)) | Poll::Pending => Err(Failure::Terminated { unanswered: false }),
+                Poll::Ready(Err(_)) | Poll::Pending => Err(Failure::Terminated { unseen: false }),
             },
             Origin::Http2(origin) => {
                 origin.upload.push(data);
@@ -132,7 +132,7 @@ impl Origin {
         match self {
             Origin::Http1(origin) => match now(origin.session.finish_body()) {
                 Some(Ok(_)) => Ok(()),
-                _ => Err(Failure::Terminated { unanswered: false }),
+                _ => Err(Failure::Terminated { unseen: false }),
             },
             Origin::Http2(origin) => {
                 origin.upload.finish(trailers);
@@ -145,7 +145,7 @@ impl Origin {
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
             Origin::Http1(origin) => match Link::of(origin.session.stream()) {
-                Some(link) => link.poll_drive(cx).map_err(|_| Failure::Terminated { unanswered: false }),
+                Some(link) => link.poll_drive(cx).map_err(|_| Failure::Terminated { unseen: false }),
                 None => Poll::Ready(Ok(())),
             },
             Origin::Http2(origin) => origin.upload.poll_drive(cx).map_err(|failure| of_h2(&failure)),
@@ -157,6 +157,32 @@ impl Origin {
         match self {
             Origin::Http1(origin) => origin.poll_move(cx, client),
             Origin::Http2(origin) => origin.poll_move(cx, client),
+        }
+    }
+
+    /// Whether the head of the answer was read.
+    pub(super) fn has_answered(&self) -> bool {
+        match self {
+            Origin::Http1(origin) => origin.session.resp_header().is_some_and(|head| !head.status.is_informational()),
+            Origin::Http2(origin) => origin.download.is_some(),
+        }
+    }
+
+    /// Reads and drops a piece of the answer; ready with its size, or `None` at the end.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, Failure>> {
+        match self {
+            Origin::Http1(origin) => match ready!(pin!(origin.session.read_body_ref()).poll(cx)) {
+                Ok(read) => Poll::Ready(Ok(read.map(<[u8]>::len))),
+                Err(_) => Poll::Ready(Err(Failure::Terminated { unseen: false })),
+            },
+            Origin::Http2(origin) => {
+                let Some(download) = &mut origin.download else { return Poll::Ready(Ok(None)) };
+                let piece = ready!(download.poll_piece(cx)).map_err(|failure| of_h2(&failure))?;
+                Poll::Ready(Ok(match piece {
+                    Piece::Data(data) => Some(data.len()),
+                    Piece::Trailers(_) | Piece::End => None,
+                }))
+            }
         }
     }
 
@@ -197,11 +223,13 @@ impl Http1Origin {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<OriginHead, Failure>> {
         let read = ready!(pin!(self.session.read_response()).poll(cx));
         if let Err(failure) = read {
-            let received = Link::of(self.session.stream()).map_or(0, Link::received);
-            let unanswered = received == self.received_before;
+            // An end in good order comes from an endpoint that has read all that reached it.
+            let ended = failure.etype == ErrorType::ConnectionClosed;
+            let unseen = Link::of(self.session.stream())
+                .is_none_or(|link| link.received() == self.received_before && !(ended && link.is_confirmed()));
             return Poll::Ready(Err(match failure.etype {
                 ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
-                    Failure::Terminated { unanswered }
+                    Failure::Terminated { unseen }
                 }
                 _ => Failure::Protocol,
             }));
@@ -228,7 +256,7 @@ impl Http1Origin {
             Ok(Some(data)) => client.push_slice(cx, data).map(|()| data.len()).map_err(|_| MoveFailure::Client)?,
             Err(failure) => {
                 let framing = !matches!(failure.etype, ErrorType::ConnectionClosed | ErrorType::ReadError);
-                let failure = if framing { Failure::Protocol } else { Failure::Terminated { unanswered: false } };
+                let failure = if framing { Failure::Protocol } else { Failure::Terminated { unseen: false } };
                 return Poll::Ready(Err(MoveFailure::Origin(failure)));
             }
         };
@@ -287,7 +315,7 @@ fn of_h2(failure: &h2::Error) -> Failure {
         Some(Reason::REFUSED_STREAM) => Failure::Refused,
         // The endpoint leaves, and says that it has not looked at this stream (RFC 9113 6.8).
         _ if failure.is_go_away() && failure.is_remote() => Failure::Refused,
-        _ if failure.is_io() || failure.is_go_away() => Failure::Terminated { unanswered: false },
+        _ if failure.is_io() || failure.is_go_away() => Failure::Terminated { unseen: false },
         _ if failure.is_reset() && failure.is_remote() => Failure::Reset,
         _ => Failure::Protocol,
     }

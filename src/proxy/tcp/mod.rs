@@ -50,7 +50,7 @@ async fn reach(proxy: &TcpProxy, journal: &mut Journal<'_>, worker: &Worker) -> 
         }
     };
     journal.cluster = Some(Arc::clone(cluster));
-    let Ok(pick) = worker.upstreams.pick(cluster, None) else {
+    let Ok(pick) = worker.upstreams.pick(cluster, &[], 1) else {
         journal.flags.set(Flag::NoHealthyUpstream);
         return None;
     };

@@ -26,6 +26,7 @@ use crate::snapshot::cluster::{Balancing, Cluster, Endpoint, EndpointSource, Ser
 use crate::snapshot::headers::HeaderOperations;
 use crate::snapshot::listener::{ChainMatch, ChainTable, FilterChain, Listener, Service};
 use crate::snapshot::matcher::{PathMatch, RequestMatch};
+use crate::snapshot::retry::{RetryCondition, RetryPolicy};
 use crate::snapshot::route::{Action, ClusterReference, Destination, Forward, RouteRule, RouteTable, VirtualHost};
 use crate::snapshot::store::Store;
 use crate::snapshot::{PathNormalization, ProxyPolicy, Snapshot};
@@ -76,7 +77,15 @@ impl Setup {
                 destinations: vec![destination],
                 total_weight: 1,
                 timeout: self.timeout,
-                retry: None,
+                retry: Some(Arc::new(RetryPolicy {
+                    attempts: 2,
+                    per_try_timeout: None,
+                    conditions: [RetryCondition::ConnectFailure, RetryCondition::RefusedStream].into_iter().collect(),
+                    status_codes: Box::default(),
+                    backoff: Duration::from_millis(25),
+                    host_picks: Some(5),
+                    remote_localities: false,
+                })),
                 mirrors: Vec::new(),
                 path_rewrite: None,
                 authority_rewrite: None,

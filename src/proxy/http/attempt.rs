@@ -1,0 +1,120 @@
+//! What is one try? An endpoint is chosen and connected to, the request sent, and the head of its answer awaited.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::net::link::Link;
+use crate::snapshot::cluster::{Cluster, UpstreamProtocol};
+use crate::upstream::connect::Want;
+use crate::upstream::{Lease, Pick};
+
+use super::client::Client;
+use super::clock::Clock;
+use super::context::Journal;
+use super::exchange::{Answer, Exchange};
+use super::fail::Failure;
+use super::forward::Way;
+use super::mirror::{self, Taps};
+use super::origin::Origin;
+use super::outgoing::Outgoing;
+use super::replay::Replay;
+
+/// One try.
+pub(super) struct Attempt<'a> {
+    pub way: &'a Way<'a>,
+    pub outgoing: &'a Outgoing<'a>,
+    pub cluster: &'a Arc<Cluster>,
+    pub client: &'a mut Client,
+    pub journal: &'a mut Journal,
+    pub clock: &'a mut Clock,
+    pub body: &'a mut Replay,
+    pub taps: &'a mut Taps,
+}
+
+/// A failed try, and which endpoint it was.
+pub(super) struct Missed {
+    pub failure: Failure,
+    pub at: Option<SocketAddr>,
+}
+
+/// What is spoken to the endpoints of a cluster for a client that speaks HTTP/2 or not.
+pub(super) fn wanted(cluster: &Cluster, http2: bool) -> Want {
+    match cluster.protocol {
+        UpstreamProtocol::Http1 => Want::Http1,
+        UpstreamProtocol::Http2 => Want::Http2,
+        UpstreamProtocol::AsClient if http2 => Want::Http2,
+        UpstreamProtocol::AsClient => Want::Http1,
+    }
+}
+
+impl Attempt<'_> {
+    /// Chooses, connects, sends, and waits for the head of the answer. Endpoints that were `tried` are avoided.
+    pub(super) async fn ask(&mut self, tried: &[SocketAddr]) -> Result<(Exchange<'_>, Pick, Answer), Missed> {
+        let picks = self.way.forward.retry.as_ref().and_then(|policy| policy.host_picks).unwrap_or(1);
+        let pick = self.way.visit.worker.upstreams.pick(self.cluster, tried, picks);
+        let pick = pick.map_err(|_| Missed { failure: Failure::NoEndpoint, at: None })?;
+        let address = pick.address();
+        let missed = |failure| Missed { failure, at: Some(address) };
+        self.journal.upstream_host = Some(address);
+        self.journal.workload = Some(Arc::clone(pick.workload()));
+        if self.journal.attempts == 1 && !self.way.forward.mirrors.is_empty() {
+            *self.taps = mirror::start(self.way, self.outgoing, self.journal, self.clock.left(1));
+        }
+        let want = wanted(self.cluster, self.way.request.http2);
+        if want == Want::Http2 && self.way.request.upgrade {
+            return Err(missed(Failure::Protocol));
+        }
+        let lease = self.patiently(pick.connect(self.outgoing.authority(), want)).await.map_err(missed)?;
+        let lease = lease.map_err(|failure| missed(Failure::Connect(failure)))?;
+        let (origin, reused) = self.send(lease).await.map_err(missed)?;
+        let uploading = self.way.request.has_body;
+        let Attempt { way, outgoing, client, journal, clock, body, taps, .. } = self;
+        let mut exchange =
+            Exchange { way, outgoing, client, origin, journal, clock, body, taps, uploading, informed: 0 };
+        match poll_fn(|cx| exchange.poll_ask(cx)).await {
+            Ok(answer) => Ok((exchange, pick, answer)),
+            Err(Failure::Terminated { unseen }) => Err(missed(Failure::Terminated { unseen: unseen && reused })),
+            Err(failure) => {
+                exchange.origin.cancel();
+                Err(missed(failure))
+            }
+        }
+    }
+
+    async fn send(&mut self, lease: Lease) -> Result<(Origin, bool), Failure> {
+        let left = self.clock.left(self.journal.attempts);
+        match lease {
+            Lease::Http1 { stream, reused } => {
+                if self.way.visit.worker.telemetry.access_log.is_on() {
+                    self.journal.upstream_local = Link::of(&stream).and_then(Link::local_address);
+                }
+                let head = self.outgoing.http1(self.journal, left)?;
+                Ok((Origin::http1(stream, head, self.way.request.upgrade)?, reused))
+            }
+            Lease::Http2 { sender, permit, reused } => {
+                let head = self.outgoing.http2(self.journal, left)?;
+                let opened = Origin::http2(sender, permit, head, !self.way.request.has_body);
+                Ok((self.patiently(opened).await??, reused))
+            }
+        }
+    }
+
+    /// Waits for something on the endpoint's side, as long as the client is there and the time is not over.
+    pub(super) async fn patiently<F: Future>(&mut self, future: F) -> Result<F::Output, Failure> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            let uploaded = self.client.is_uploaded();
+            if uploaded && self.client.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            self.clock.poll(cx, uploaded).map(|()| Err(Failure::Timeout))
+        })
+        .await
+    }
+}

@@ -1,0 +1,233 @@
+//! Who else gets this request? A copy goes to each mirror beside the request; what comes of it changes nothing.
+//!
+//! The body is tapped as it passes: a mirror holds up to a limit of it, and one that is slower is cut.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use http::request;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
+
+use crate::base::task;
+use crate::net::drain::Drain;
+use crate::upstream::connect::Want;
+use crate::upstream::{Lease, Pick};
+
+use super::attempt::wanted;
+use super::body::Piece;
+use super::context::Journal;
+use super::fail::Failure;
+use super::forward::Way;
+use super::headers;
+use super::origin::{Origin, OriginHead};
+use super::outgoing::Outgoing;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+
+/// What a mirror may be behind; one that is farther behind is cut.
+const MOST_BEHIND: usize = 1024 * 1024;
+/// From here on the request lets its mirrors have a turn after each piece.
+const BEHIND: usize = 128 * 1024;
+/// For the answer, and for every wait on a mirror that takes nothing, where the route has no timeout.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The ends at which the request's body is handed to its mirrors.
+#[derive(Default)]
+pub(super) struct Taps(Vec<Tap>);
+
+/// Dropped before the body's end, it cuts the copy.
+struct Tap {
+    body: UnboundedSender<Piece>,
+    behind: Arc<AtomicUsize>,
+    copying: AbortHandle,
+    ended: bool,
+}
+
+/// Sends the copies; the request's body is to follow through the taps.
+pub(super) fn start(way: &Way<'_>, outgoing: &Outgoing<'_>, journal: &Journal, left: Option<Duration>) -> Taps {
+    let mut taps = Taps::default();
+    for mirror in way.forward.mirrors.iter().filter(|mirror| mirror.is_meant(fastrand::u32(..))) {
+        let want = wanted(&mirror.cluster, way.request.http2);
+        // Upgrades are HTTP/1's, and where no endpoint is, nothing is sent.
+        let Ok(pick) = way.visit.worker.upstreams.pick(&mirror.cluster, &[], 1) else { continue };
+        if want == Want::Http2 && way.request.upgrade {
+            continue;
+        }
+        let head = match want {
+            Want::Http1 => outgoing.http1(journal, left),
+            Want::Http2 => outgoing.http2(journal, left),
+        };
+        let Ok(mut head) = head else { continue };
+        introduce(&mut head, way.visit.connection.local.ip());
+        let mut copy = Copy {
+            pick,
+            want,
+            head,
+            authority: outgoing.authority().to_owned(),
+            upgrade: way.request.upgrade,
+            body: None,
+            limit: way.forward.timeout.unwrap_or(LIMIT),
+            drain: way.visit.drain.clone(),
+        };
+        if way.request.has_body {
+            let (body, receiver) = unbounded_channel();
+            let behind = Arc::default();
+            copy.body = Some(Feed { receiver, behind: Arc::clone(&behind) });
+            let copying = task::spawn_request(copy.send()).abort_handle();
+            taps.0.push(Tap { body, behind, copying, ended: false });
+        } else {
+            drop(task::spawn_request(copy.send()));
+        }
+    }
+    taps
+}
+
+/// Envoy's copies come from inside of the mesh: from the gateway itself.
+fn introduce(head: &mut request::Parts, own: IpAddr) {
+    head.headers.insert(INTERNAL, HeaderValue::from_static("true"));
+    if let Ok(own) = HeaderValue::try_from(own.to_string()) {
+        let path = headers::forwarded_for(head.headers.get(&FORWARDED_FOR), &own);
+        head.headers.insert(FORWARDED_FOR, path);
+    }
+}
+
+impl Taps {
+    /// Hands on a piece of the body; `last`: nothing follows it.
+    pub(super) fn feed(&mut self, piece: &Piece, last: bool) {
+        if self.0.is_empty() {
+            return;
+        }
+        self.0.retain_mut(|tap| tap.feed(piece));
+        if last && matches!(piece, Piece::Data(_)) {
+            self.0.retain_mut(|tap| tap.feed(&Piece::End));
+        }
+    }
+
+    /// Whether a mirror should have a turn now.
+    pub(super) fn are_behind(&self) -> bool {
+        self.0.iter().any(|tap| !tap.ended && tap.behind.load(Ordering::Relaxed) > BEHIND)
+    }
+}
+
+impl Tap {
+    /// False if the mirror is cut, or has left.
+    fn feed(&mut self, piece: &Piece) -> bool {
+        if let Piece::Data(data) = piece
+            && self.behind.fetch_add(data.len(), Ordering::Relaxed) + data.len() > MOST_BEHIND
+        {
+            return false;
+        }
+        self.ended = !matches!(piece, Piece::Data(_));
+        self.body.send(piece.clone()).is_ok()
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.copying.abort();
+        }
+    }
+}
+
+/// One copy on its way.
+struct Copy {
+    pick: Pick,
+    want: Want,
+    head: request::Parts,
+    authority: String,
+    upgrade: bool,
+    body: Option<Feed>,
+    limit: Duration,
+    drain: Drain,
+}
+
+struct Feed {
+    receiver: UnboundedReceiver<Piece>,
+    behind: Arc<AtomicUsize>,
+}
+
+impl Copy {
+    /// Nobody waits for it, and nobody is told how it ends.
+    async fn send(self) {
+        let Copy { pick, want, head, authority, upgrade, body, limit, drain } = self;
+        let opened = tokio::time::timeout(limit, async {
+            match pick.connect(&authority, want).await.map_err(Failure::Connect)? {
+                Lease::Http1 { stream, .. } => Origin::http1(stream, head, upgrade),
+                Lease::Http2 { sender, permit, .. } => Origin::http2(sender, permit, head, body.is_none()).await,
+            }
+        });
+        let Ok(Ok(mut origin)) = opened.await else { return };
+        if let Some(mut feed) = body
+            && upload(&mut origin, &mut feed, limit).await.is_err()
+        {
+            return origin.cancel();
+        }
+        let answered = tokio::time::timeout(limit, poll_fn(|cx| poll_answer(&mut origin, cx)));
+        let whole = tokio::select! {
+            answered = answered => matches!(answered, Ok(Ok(true))),
+            // The answer is of no use.
+            () = drain.wait() => false,
+        };
+        if !whole {
+            origin.cancel();
+        } else if let Some(stream) = origin.into_idle().await {
+            pick.give_back(stream);
+        }
+    }
+}
+
+/// Sends the body as it comes. A mirror that takes nothing for `limit` is given up.
+async fn upload(origin: &mut Origin, feed: &mut Feed, limit: Duration) -> Result<(), Failure> {
+    loop {
+        let room = poll_fn(|cx| match origin.poll_drive(cx) {
+            Poll::Ready(driven) => Poll::Ready(driven),
+            Poll::Pending if origin.has_room() => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        });
+        tokio::time::timeout(limit, room).await.unwrap_or(Err(Failure::Timeout))?;
+        // What is queued goes on while nothing comes.
+        let piece = poll_fn(|cx| {
+            let piece = feed.receiver.poll_recv(cx);
+            if piece.is_pending() {
+                _ = origin.poll_drive(cx);
+            }
+            piece
+        });
+        match piece.await {
+            Some(Piece::Data(data)) => {
+                feed.behind.fetch_sub(data.len(), Ordering::Relaxed);
+                poll_fn(|cx| Poll::Ready(origin.push(cx, data.clone()))).await?;
+            }
+            Some(Piece::Trailers(trailers)) => return origin.finish(Some(trailers)),
+            Some(Piece::End) => return origin.finish(None),
+            None => return Err(Failure::ClientGone),
+        }
+    }
+}
+
+/// Reads and drops the answer. Ready with true if its connection may carry another request.
+fn poll_answer(origin: &mut Origin, cx: &mut Context<'_>) -> Poll<Result<bool, Failure>> {
+    if let Poll::Ready(Err(failure)) = origin.poll_drive(cx) {
+        return Poll::Ready(Err(failure));
+    }
+    if !origin.has_answered() {
+        loop {
+            match ready!(origin.poll_head(cx))? {
+                OriginHead::Informational(_) => {}
+                OriginHead::Final { head, .. } if head.status.is_informational() => return Poll::Ready(Ok(false)),
+                OriginHead::Final { ends: true, .. } => return Poll::Ready(Ok(true)),
+                OriginHead::Final { .. } => break,
+            }
+        }
+    }
+    while ready!(origin.poll_discard(cx))?.is_some() {}
+    Poll::Ready(Ok(true))
+}
