@@ -3,21 +3,27 @@
 //! Every decision is asked of the data plane's own functions, so that explain cannot lie.
 
 mod asked;
+mod nearest;
 mod text;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName};
 use serde::Serialize;
 
 use self::asked::Asked;
+use self::nearest::nearest;
 use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::{Cluster, EndpointSource};
+use crate::snapshot::cors::CorsVerdict;
+use crate::snapshot::fault::{Abort, FaultPolicy};
 use crate::snapshot::headers::TemplateFacts;
 use crate::snapshot::listener::{ConnectionFacts, FilterChain, Listener, Service};
+use crate::snapshot::miss::{Change, Miss};
 use crate::snapshot::path;
-use crate::snapshot::redirect::https_location;
+use crate::snapshot::redirect::{host_of, https_location};
 use crate::snapshot::route::{Action, ClusterReference, Destination, Forward, RequestFacts, RouteRule, VirtualHost};
 use crate::snapshot::tcp::{TcpDestination, TcpProxy};
 use crate::snapshot::tls::{TlsClient, TlsServer};
@@ -51,6 +57,8 @@ pub(crate) struct Explanation {
     /// Every rule of the host, in order.
     pub rules: Vec<Verdict>,
     pub outcome: Outcome,
+    /// Where no server, server name or host was found: the smallest change of the request that finds one.
+    pub nearest: Option<String>,
 }
 
 /// What one rule says to the request.
@@ -60,8 +68,12 @@ pub(crate) struct Verdict {
     pub origin: String,
     pub name: String,
     pub chosen: bool,
-    /// The first condition that failed, or why the rule was not asked.
+    /// The first condition that failed and what would meet it, or why the rule was not asked.
     pub reason: String,
+    /// The first condition that failed.
+    pub miss: Option<Miss>,
+    /// What of the request has to be changed for the rule to match it; empty if nothing is known.
+    pub changes: Vec<Change>,
 }
 
 /// How the request ends.
@@ -90,6 +102,10 @@ pub(crate) struct Forwarding {
     pub path: String,
     pub authority: String,
     pub timeout: Option<String>,
+    /// Which share of the requests is delayed or aborted on purpose.
+    pub faults: Vec<String>,
+    /// What CORS adds to the answer.
+    pub cors: Option<String>,
     /// What header operations change, such as `set x: 1`.
     pub header_changes: Vec<String>,
 }
@@ -149,14 +165,16 @@ pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation,
     };
     explanation.request = format!("{} {}://{}{normalized}", asked.method, asked.scheme, asked.authority);
     let Some(host) = routes.find(&asked.authority) else {
-        let hosts: Vec<_> = routes.virtual_hosts().iter().map(|host| host.name.to_string()).collect();
-        let known = if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") };
-        explanation.outcome = answered(404, &format!("no virtual host has this name; there are: {known}"), None);
+        let hosts = routes.virtual_hosts();
+        explanation.outcome = answered(404, &no_host(&hosts), None);
+        let name = nearest(host_of(&asked.authority), hosts.iter().map(|host| &*host.name));
+        explanation.nearest = name.map(|name| format!("host {name} would be served"));
         return Ok(explanation);
     };
     explanation.virtual_host = Some(format!("{} ({})", host.name, why_host(&host.name)));
     let chosen = host.find(&facts);
-    explanation.rules = verdicts(host, &facts, chosen.map(|rule| &**rule));
+    let stays = |authority: &str| routes.find(authority).is_some_and(|found| Arc::ptr_eq(found, host));
+    explanation.rules = verdicts(host, &facts, chosen.map(|rule| &**rule), stays);
     explanation.outcome = match chosen {
         _ if host.require_tls && asked.scheme == "http" => {
             answered(301, "the server redirects plaintext to https", Some(https_location(&facts)))
@@ -172,7 +190,10 @@ fn find_chain<'a>(
     asked: &Asked,
     explanation: &mut Explanation,
 ) -> Option<(&'a Listener, &'a FilterChain)> {
-    let listener = find_listener(snapshot, asked.port)?;
+    let Some(listener) = find_listener(snapshot, asked.port) else {
+        explanation.nearest = nearest_listener(snapshot, asked);
+        return None;
+    };
     explanation.listener = Some(listener.address.to_string());
     let closed = |reason: &str| Outcome::Closed { reason: reason.to_owned() };
     let destination = listener.address.ip();
@@ -183,15 +204,20 @@ fn find_chain<'a>(
     };
     let Some(chain) = listener.chains.find(&facts) else {
         explanation.outcome = closed(&format!("no server of the port takes a connection with {shown}"));
+        explanation.nearest = nearest_server(listener, asked);
         return None;
     };
     explanation.chain = Some(format!("{} ({shown})", chain.name));
     match &chain.tls {
-        Some(_) if !asked.is_tls => explanation.outcome = closed("the server takes TLS only"),
+        Some(_) if !asked.is_tls => {
+            explanation.outcome = closed("the server takes TLS only");
+            explanation.nearest = Some("TLS would be read".to_owned());
+        }
         Some(TlsServer::Unavailable { reason }) => explanation.outcome = closed(reason),
         None if asked.is_tls && chain.routes().is_some() => {
             let reason = format!("no server takes {shown}; the plaintext server cannot read TLS");
             explanation.outcome = answered(400, &reason, None);
+            explanation.nearest = nearest_server(listener, asked);
         }
         Some(TlsServer::Ready { .. }) | None => return Some((listener, chain)),
     }
@@ -217,17 +243,63 @@ fn why_host(name: &str) -> &'static str {
     }
 }
 
-fn verdicts(host: &VirtualHost, facts: &RequestFacts<'_>, chosen: Option<&RouteRule>) -> Vec<Verdict> {
+/// Most names that an answer lists.
+const MOST_NAMES: usize = 10;
+
+fn no_host(hosts: &[&Arc<VirtualHost>]) -> String {
+    let names: Vec<&str> = hosts.iter().take(MOST_NAMES).map(|host| &*host.name).collect();
+    match hosts.len().saturating_sub(names.len()) {
+        _ if hosts.is_empty() => "there is no virtual host".to_owned(),
+        0 => format!("no virtual host has this name; there are: {}", names.join(", ")),
+        more => format!("no virtual host has this name; there are: {} and {more} more", names.join(", ")),
+    }
+}
+
+/// The port that serves the host asked for, else the port whose number is nearest.
+fn nearest_listener(snapshot: &Snapshot, asked: &Asked) -> Option<String> {
+    let serves = |listener: &&Arc<Listener>| {
+        let mut routes = listener.chains.all().iter().filter_map(|(_, chain)| chain.routes());
+        routes.any(|routes| routes.find(&asked.authority).is_some())
+    };
+    let distance = |listener: &&Arc<Listener>| listener.address.port().abs_diff(asked.port);
+    let listener = snapshot.listeners.iter().min_by_key(|listener| (!serves(listener), distance(listener)))?;
+    Some(format!("port {} is bound", listener.address.port()))
+}
+
+/// The server name nearest to the one asked for.
+fn nearest_server(listener: &Listener, asked: &Asked) -> Option<String> {
+    let chains = listener.chains.all().iter().filter(|(_, chain)| chain.tls.is_some() || chain.routes().is_none());
+    let names = chains.flat_map(|(conditions, _)| conditions.server_names.iter().map(String::as_str));
+    let name = nearest(asked.sni.as_deref().unwrap_or_default(), names)?;
+    Some(format!("server name {name} would be taken"))
+}
+
+/// `stays` says whether an authority still leads to this host.
+fn verdicts(
+    host: &VirtualHost,
+    facts: &RequestFacts<'_>,
+    chosen: Option<&RouteRule>,
+    stays: impl Fn(&str) -> bool,
+) -> Vec<Verdict> {
     let mut reached = true;
-    let verdict = |rule: &std::sync::Arc<RouteRule>| {
+    let verdict = |rule: &Arc<RouteRule>| {
         let is_chosen = reached && chosen.is_some_and(|chosen| std::ptr::eq(chosen, &**rule));
-        let reason = match rule.matches.first_miss(facts) {
+        let miss = rule.matches.first_miss(facts);
+        let leads_away = |change: &Change| matches!(change, Change::Authority { to } if !stays(to));
+        let changes = miss.as_ref().and_then(|_| rule.matches.changes(facts));
+        let changes = changes.filter(|changes| !changes.iter().any(leads_away)).unwrap_or_default();
+        let reason = match &miss {
             _ if is_chosen => "every condition holds".to_owned(),
-            Some(miss) => miss,
+            Some(miss) if changes.is_empty() => miss.to_string(),
+            Some(miss) => {
+                let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+                format!("{miss}; {} would match", changes.join(" with "))
+            }
             None => "not reached; it would match as well".to_owned(),
         };
         reached &= !is_chosen;
-        Verdict { origin: rule.origin.to_string(), name: rule.name.to_string(), chosen: is_chosen, reason }
+        let (origin, name) = (rule.origin.to_string(), rule.name.to_string());
+        Verdict { origin, name, chosen: is_chosen, reason, miss, changes }
     };
     host.rules.iter().map(verdict).collect()
 }
@@ -246,8 +318,33 @@ fn outcome(rule: &RouteRule, facts: &RequestFacts<'_>, asked: &Asked, local: Soc
             answered(response.status.as_u16(), &reason, None)
         }
         Action::Invalid(reason) => answered(500, &format!("the rule is invalid: {reason}"), None),
+        Action::Forward(_) if is_answered_preflight(rule, facts) => {
+            answered(200, "the CORS policy of the rule answers the preflight", None)
+        }
         Action::Forward(forward) => Outcome::Forwarded(Box::new(forwarding(rule, forward, facts, asked, local))),
     }
+}
+
+fn is_answered_preflight(rule: &RouteRule, facts: &RequestFacts<'_>) -> bool {
+    rule.cors.as_ref().is_some_and(|cors| matches!(cors.judge(facts), CorsVerdict::Answer(_)))
+}
+
+fn cors(rule: &RouteRule, facts: &RequestFacts<'_>) -> Option<String> {
+    let verdict = rule.cors.as_ref()?.judge(facts);
+    Some(match verdict {
+        CorsVerdict::Nothing => "no allowed origin asks; the answer stays as it is".to_owned(),
+        CorsVerdict::Answer(_) => "the preflight is answered".to_owned(),
+        CorsVerdict::Permit(_) => "the answer permits the origin".to_owned(),
+    })
+}
+
+fn faults(policy: &FaultPolicy) -> Vec<String> {
+    let delay = policy.delay.map(|(share, delay)| format!("{} % are delayed by {delay:?}", share.percent()));
+    let abort = policy.abort.map(|(share, abort)| match abort {
+        Abort::Http(status) => format!("{} % are aborted with {}", share.percent(), status.as_u16()),
+        Abort::Grpc(status) => format!("{} % are aborted with the gRPC status {status}", share.percent()),
+    });
+    delay.into_iter().chain(abort).collect()
 }
 
 fn forwarding(
@@ -265,6 +362,8 @@ fn forwarding(
         path: format!("{path}{query}"),
         authority: authority.to_owned(),
         timeout: forward.timeout.map(|timeout| format!("{timeout:?}")),
+        faults: rule.fault.as_deref().map(faults).unwrap_or_default(),
+        cors: cors(rule, facts),
         header_changes: header_changes(rule, facts, asked, local),
     }
 }

@@ -18,7 +18,8 @@ impl fmt::Display for Explanation {
             let name = if rule.name.is_empty() { String::new() } else { format!(" `{}`", rule.name) };
             writeln!(f, "  {mark} {}{name}: {}", rule.origin, rule.reason)?;
         }
-        write!(f, "{}", self.outcome)
+        write!(f, "{}", self.outcome)?;
+        self.nearest.iter().try_for_each(|nearest| writeln!(f, "nearest       {nearest}"))
     }
 }
 
@@ -56,6 +57,8 @@ impl fmt::Display for Forwarding {
         if let Some(timeout) = &self.timeout {
             writeln!(f, "  timeout     {timeout}")?;
         }
+        self.faults.iter().try_for_each(|fault| writeln!(f, "  fault       {fault}"))?;
+        self.cors.iter().try_for_each(|cors| writeln!(f, "  cors        {cors}"))?;
         self.header_changes.iter().try_for_each(|change| writeln!(f, "  header      {change}"))
     }
 }

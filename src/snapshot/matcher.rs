@@ -76,14 +76,6 @@ impl RequestMatch {
         self.path.holds(facts.path) && self.conditions.iter().all(|condition| condition.holds(facts))
     }
 
-    /// The first condition that is not met, as a sentence for explain; `None` if all are met.
-    pub(crate) fn first_miss(&self, facts: &RequestFacts<'_>) -> Option<String> {
-        if !self.path.holds(facts.path) {
-            return Some(format!("path {:?} is not {}", facts.path, self.path));
-        }
-        self.conditions.iter().find(|condition| !condition.holds(facts)).map(|condition| condition.miss(facts))
-    }
-
     /// Istio's catch-all: nothing but a path condition that is absent, prefix `/` or regex `.*`.
     pub(crate) fn is_catch_all(&self) -> bool {
         self.conditions.is_empty()
@@ -132,32 +124,6 @@ impl Condition {
             Condition::Never(_) => false,
         }
     }
-
-    fn miss(&self, facts: &RequestFacts<'_>) -> String {
-        match self {
-            Condition::Method(value) => format!("method {:?} is not {value}", facts.method),
-            Condition::Scheme(value) => format!("scheme {:?} is not {value}", facts.scheme),
-            Condition::Authority(value) => format!("authority {:?} is not {value}", facts.authority),
-            Condition::PathAndQuery(value) => {
-                format!("path and query {:?}?{:?} is not {value}", facts.path, facts.query.unwrap_or_default())
-            }
-            Condition::Header { name, value } => match header_text(facts, name) {
-                None => format!("header {name} is missing; it has to be {value}"),
-                Some(text) => format!("header {name} {text:?} is not {value}"),
-            },
-            Condition::WithoutHeader { name, value: ValueMatch::Present } => format!("header {name} is present"),
-            Condition::WithoutHeader { name, value } => match header_text(facts, name) {
-                None => format!("header {name} is missing, which counts as the empty text, and that is {value}"),
-                Some(text) => format!("header {name} {text:?} is {value}"),
-            },
-            Condition::Not(condition) => format!("{condition}, and must not"),
-            Condition::Query { name, value } => match query_parameter(facts.query, name) {
-                None => format!("query parameter {name} is missing; it has to be {value}"),
-                Some(text) => format!("query parameter {name} {text:?} is not {value}"),
-            },
-            Condition::Never(reason) => reason.to_string(),
-        }
-    }
 }
 
 impl ValueMatch {
@@ -186,12 +152,6 @@ fn without_header(facts: &RequestFacts<'_>, name: &HeaderName, value: &ValueMatc
         (_, None) => !value.holds(b""),
         (_, Some(_)) => !lines.any(|line| value.holds(line.as_bytes())),
     }
-}
-
-fn header_text(facts: &RequestFacts<'_>, name: &HeaderName) -> Option<String> {
-    let lines: Vec<_> =
-        facts.headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
-    (!lines.is_empty()).then(|| lines.join(" | "))
 }
 
 impl fmt::Display for PathMatch {
@@ -286,20 +246,5 @@ mod tests {
         ] {
             assert_eq!(query_parameter(query, "q"), expected, "{query:?}");
         }
-    }
-
-    #[test]
-    fn a_miss_says_what_was_there() {
-        let headers = headers(&[("end-user", "bob")]);
-        let matches = RequestMatch {
-            path: PathMatch::Prefix { text: "/api".into(), ignore_case: true },
-            conditions: vec![Condition::Header {
-                name: HeaderName::from_static("end-user"),
-                value: ValueMatch::Exact("jason".into()),
-            }],
-        };
-        let miss = |path| matches.first_miss(&facts(path, None, &headers));
-        assert_eq!(miss("/x").as_deref(), Some(r#"path "/x" is not with prefix "/api" in any case"#));
-        assert_eq!(miss("/API/x").as_deref(), Some(r#"header end-user "bob" is not exactly "jason""#));
     }
 }

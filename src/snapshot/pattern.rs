@@ -53,6 +53,12 @@ impl Pattern {
         &self.literal_prefix
     }
 
+    /// A short text that matches as a whole; `None` if none comes to mind.
+    pub(crate) fn example(&self) -> Option<String> {
+        let text = super::example::of(&parse(&translate(&self.source)).ok()?)?;
+        self.is_match(text.as_bytes()).then_some(text)
+    }
+
     /// Replaces every match; `\1` names a group, `\0` the match (RE2 GlobalReplace). A group that does not exist
     /// leaves the text unchanged.
     pub(crate) fn replace_all(&self, text: &str, with: &str) -> String {
