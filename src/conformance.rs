@@ -13,7 +13,11 @@ use serde_json::{Value, json};
 use crate::source::yaml;
 
 /// The sets in the order of the report, by the name of their folder.
-const SETS: [Set; 2] = [crate::analysis::conformance::VALIDATION, crate::compile::conformance::ROUTING];
+const SETS: [Set; 3] = [
+    crate::analysis::conformance::VALIDATION,
+    crate::compile::conformance::ROUTING,
+    crate::analysis::analyze_conformance::ANALYZE,
+];
 
 /// One folder of cases.
 pub(crate) struct Set {

@@ -20,7 +20,12 @@ pub fn manifests(bytes: &[u8]) {
     let mut settings = Settings::default();
     settings.source.manifests = vec![file];
     let gathered = source::gather_manifests(settings, &mut source::Cache::default());
-    let (accepted, _) = analysis::analyze(&gathered.resources, &gathered.settings, &mut analysis::Memory::default());
+    let (accepted, _) = analysis::analyze(
+        &gathered.resources,
+        &gathered.settings,
+        analysis::Look::default(),
+        &mut analysis::Memory::default(),
+    );
     let _ = compile::compile(&accepted, &gathered.settings, 1, 0, &mut compile::Memory::default());
 }
 

@@ -1,30 +1,45 @@
 //! What is wrong, doubtful or not yet in force in what the user wrote? One analyzer per question.
 
 #[cfg(test)]
+pub(crate) mod analyze_conformance;
+mod analyzers;
+mod certificate;
+mod changes;
+#[cfg(test)]
 pub(crate) mod conformance;
+mod hosts;
 mod not_in_force;
 mod reachability;
-mod references;
+mod report;
+mod rounds;
+mod served;
+mod subsets;
+mod tls_servers;
 mod validate;
+mod workload;
+mod world;
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use self::references::Places;
+use self::rounds::Rounds;
 use self::validate::Validate;
+use self::world::World;
 use crate::resource::ResourceSet;
 use crate::resource::codes;
 use crate::resource::finding::Finding;
 use crate::resource::meta::{Meta, Object};
 use crate::resource::settings::Settings;
 
+pub(crate) use self::world::{Look, View};
+
 /// What analysis keeps between generations: the verdicts on unchanged objects, and the last good versions.
 #[derive(Default)]
 pub(crate) struct Memory {
     /// By the address of the object, which the verdict keeps alive.
     verdicts: HashMap<usize, Verdict>,
-    places: Places,
+    rounds: Rounds,
     /// What the last run accepted.
     accepted: ResourceSet,
 }
@@ -41,6 +56,7 @@ struct Verdict {
 pub(crate) fn analyze(
     resources: &ResourceSet,
     settings: &Settings,
+    look: Look,
     memory: &mut Memory,
 ) -> (ResourceSet, Vec<Finding>) {
     let last = std::mem::take(&mut memory.accepted);
@@ -82,9 +98,8 @@ pub(crate) fn analyze(
         traffic_extensions: desk.judge_all(&resources.traffic_extensions, &last.traffic_extensions, nothing),
         ..resources.clone()
     };
-    // What was judged earlier lives until the places of its lines are no longer asked for.
-    let (mut findings, _earlier) = (desk.findings, desk.earlier);
-    findings.extend(references::analyze(&accepted, settings, &mut memory.places));
+    let mut findings = desk.findings;
+    findings.extend(memory.rounds.analyze(&World::new(&accepted, settings, look), &last));
     memory.accepted = accepted.clone();
     (accepted, findings)
 }
@@ -165,13 +180,13 @@ mod tests {
         let resources = ResourceSet { gateways: vec![object.clone()], ..ResourceSet::default() };
         let mut memory = Memory::default();
         for _ in 0..2 {
-            let (accepted, findings) = analyze(&resources, &Settings::default(), &mut memory);
+            let (accepted, findings) = analyze(&resources, &Settings::default(), Look::default(), &mut memory);
             assert!(accepted.gateways.is_empty());
             let text: Vec<_> = findings.iter().map(ToString::to_string).collect();
             assert_eq!(text, ["error [IST0106] Gateway default/gw: spec.servers: a Gateway needs at least one server"]);
         }
         assert_eq!(memory.verdicts.len(), 1);
-        analyze(&ResourceSet::default(), &Settings::default(), &mut memory);
+        analyze(&ResourceSet::default(), &Settings::default(), Look::default(), &mut memory);
         assert!(memory.verdicts.is_empty());
     }
 
@@ -193,12 +208,12 @@ mod tests {
             ("", Some("10.0.0.1"), 1),
             ("10.0.0.2", Some("10.0.0.2"), 0),
         ] {
-            let (accepted, findings) = analyze(&version(written), &Settings::default(), &mut memory);
+            let (accepted, findings) = analyze(&version(written), &Settings::default(), Look::default(), &mut memory);
             assert_eq!(accepted.workload_entries.first().map(|entry| entry.spec.address.as_str()), in_force);
             assert_eq!(findings.iter().filter(|found| found.code == codes::KEPT_LAST_GOOD.id).count(), kept);
         }
-        analyze(&ResourceSet::default(), &Settings::default(), &mut memory);
-        let (accepted, _) = analyze(&version(""), &Settings::default(), &mut memory);
+        analyze(&ResourceSet::default(), &Settings::default(), Look::default(), &mut memory);
+        let (accepted, _) = analyze(&version(""), &Settings::default(), Look::default(), &mut memory);
         assert!(accepted.workload_entries.is_empty(), "what was removed does not come back");
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::files::Files;
 use super::{Format, failed, say};
+use crate::analysis::View;
 use crate::resource::finding::{Finding, Severity};
 
 #[derive(Debug, Args)]
@@ -18,11 +19,16 @@ pub(super) struct Check {
     /// Warnings, too, make a difference to the exit code.
     #[arg(long)]
     strict: bool,
+    /// Take the manifests for a whole cluster of Istio: what is not there does not exist, and what concerns sidecars
+    /// alone is told, too.
+    #[arg(long)]
+    cluster: bool,
 }
 
 impl Check {
     pub(super) fn run(self) -> ExitCode {
-        let findings = match self.files.load() {
+        let view = if self.cluster { View::Cluster } else { View::Gateway };
+        let findings = match self.files.load(view) {
             Ok(loaded) => loaded.findings,
             Err(error) => return failed(&error, ExitCode::from(2)),
         };

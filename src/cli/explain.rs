@@ -9,6 +9,7 @@ use clap::Args;
 use super::check::count;
 use super::files::Files;
 use super::{Format, say};
+use crate::analysis::View;
 use crate::explain::{self, Query};
 use crate::resource::finding::Severity;
 
@@ -34,7 +35,7 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let loaded = self.files.load()?;
+        let loaded = self.files.load(View::Gateway)?;
         let errors = count(&loaded.findings, Severity::Error);
         let Some(snapshot) = loaded.snapshot else { bail!("the settings are unusable; `limani check` says why") };
         match errors {

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::DEFAULT_SETTINGS;
-use crate::analysis;
+use crate::analysis::{self, Look, View};
 use crate::base::clock;
 use crate::compile;
 use crate::resource::finding::Finding;
@@ -41,7 +41,7 @@ impl Files {
     /// # Errors
     ///
     /// No settings file is where it should be.
-    pub(super) fn load(self) -> anyhow::Result<Loaded> {
+    pub(super) fn load(self, view: View) -> anyhow::Result<Loaded> {
         // Settings of TLS need it; fails only if there is one already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let gathered = match self.gather()? {
@@ -49,11 +49,13 @@ impl Files {
             Err(findings) => return Ok(Loaded { snapshot: None, findings }),
         };
         let mut findings = gathered.findings;
+        let now = clock::now();
         let memory = &mut analysis::Memory::default();
-        let (accepted, analyzed) = analysis::analyze(&gathered.resources, &gathered.settings, memory);
+        let (accepted, analyzed) =
+            analysis::analyze(&gathered.resources, &gathered.settings, Look { view, now }, memory);
         findings.extend(analyzed);
         let memory = &mut compile::Memory::default();
-        let (snapshot, compiled) = compile::compile(&accepted, &gathered.settings, 1, clock::now(), memory);
+        let (snapshot, compiled) = compile::compile(&accepted, &gathered.settings, 1, now, memory);
         findings.extend(compiled);
         findings.sort_by(|a, b| a.location.cmp(&b.location));
         Ok(Loaded { snapshot: Some(snapshot), findings })

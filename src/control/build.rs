@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::analysis::{self, analyze};
+use crate::analysis::{self, Look, analyze};
 use crate::base::clock;
 use crate::compile::{self, compile};
 use crate::resource::ResourceSet;
@@ -57,8 +57,10 @@ pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do
         return (Built::Unchanged { watched }, last.all_findings());
     }
     let settings = Arc::new(gathered.settings);
-    let (accepted, mut later) = analyze(&gathered.resources, &settings, &mut kept.analysis);
-    let (snapshot, findings) = compile(&accepted, &settings, generation, clock::now(), &mut kept.compile);
+    let now = clock::now();
+    let (accepted, mut later) =
+        analyze(&gathered.resources, &settings, Look { now, ..Look::default() }, &mut kept.analysis);
+    let (snapshot, findings) = compile(&accepted, &settings, generation, now, &mut kept.compile);
     later.extend(findings);
     let last =
         Last { settings: Arc::clone(&settings), resources: gathered.resources, findings: (gathered.findings, later) };
@@ -103,6 +105,11 @@ fn same_objects(a: &ResourceSet, b: &ResourceSet) -> bool {
         pods,
         deployments,
         config_maps,
+        nodes,
+        definitions,
+        kubernetes_gateways,
+        http_routes,
+        grpc_routes,
     } = a;
     same(gateways, &b.gateways)
         && same(virtual_services, &b.virtual_services)
@@ -127,4 +134,9 @@ fn same_objects(a: &ResourceSet, b: &ResourceSet) -> bool {
         && same(pods, &b.pods)
         && same(deployments, &b.deployments)
         && same(config_maps, &b.config_maps)
+        && same(nodes, &b.nodes)
+        && same(definitions, &b.definitions)
+        && same(kubernetes_gateways, &b.kubernetes_gateways)
+        && same(http_routes, &b.http_routes)
+        && same(grpc_routes, &b.grpc_routes)
 }

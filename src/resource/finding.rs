@@ -53,6 +53,8 @@ pub(crate) struct Finding {
     pub severity: Severity,
     /// `Kind namespace/name`, or empty for a finding about a file.
     pub object: String,
+    /// The field in the object, such as `spec.servers[0].tls`; empty if none is meant.
+    pub path: String,
     pub location: Location,
     pub message: String,
     /// What to do about it; may be empty.
@@ -66,6 +68,7 @@ impl Finding {
             code: code.id,
             severity: code.severity,
             object: String::new(),
+            path: String::new(),
             location,
             message: message.into(),
             hint: String::new(),
@@ -75,6 +78,12 @@ impl Finding {
     /// Names the object: `Kind namespace/name`.
     pub(crate) fn about(mut self, object: impl Into<String>) -> Self {
         self.object = object.into();
+        self
+    }
+
+    /// Names the field, such as `spec.servers[0].tls`.
+    pub(crate) fn at(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
         self
     }
 

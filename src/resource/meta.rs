@@ -24,6 +24,46 @@ pub(crate) struct Meta {
     pub annotations: BTreeMap<String, String>,
     /// RFC 3339 text; `None` for objects from files. RFC 3339 in UTC sorts as text.
     pub creation_timestamp: Option<String>,
+    /// What controllers wrote about it; `None` if there is nothing of interest.
+    #[serde(skip)]
+    pub status: Option<Box<Status>>,
+}
+
+/// The `status` of an object, as far as analysis looks at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Status {
+    pub conditions: Vec<StatusCondition>,
+    /// Addresses that Istio gave a ServiceEntry.
+    pub addresses: Vec<StatusAddress>,
+    /// What the parents of a route say of it.
+    pub parents: Vec<ParentStatus>,
+}
+
+/// Istio ServiceEntryAddress.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct StatusAddress {
+    pub value: String,
+}
+
+/// Gateway API RouteParentStatus.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ParentStatus {
+    pub conditions: Vec<StatusCondition>,
+}
+
+/// Kubernetes Condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct StatusCondition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    pub reason: String,
+    pub message: String,
 }
 
 /// One object of a known kind, with the place it came from.
@@ -34,20 +74,23 @@ pub(crate) struct Object<T> {
     pub origin: Origin,
 }
 
-/// A kind of object; the name is what the user writes as `kind`.
+/// A kind of object.
 pub(crate) trait Kind {
+    /// Unlike that of every other kind.
     const NAME: &'static str;
+    /// What the user writes as `kind`.
+    const WRITTEN: &'static str = Self::NAME;
 }
 
 impl<T: Kind> Object<T> {
     /// `Gateway namespace/name`, as findings name their object.
     pub(crate) fn title(&self) -> String {
-        format!("{} {}", T::NAME, self.key())
+        format!("{} {}", T::WRITTEN, self.key())
     }
 
     /// A finding about a path of this object, such as `spec.servers[0].tls`.
     pub(crate) fn finding(&self, code: &Code, path: &str, message: impl Into<String>) -> Finding {
-        Finding::new(code, self.origin.locate(path), message).about(self.title())
+        Finding::new(code, self.origin.locate(path), message).about(self.title()).at(path)
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod codes;
 pub(crate) mod core;
 pub(crate) mod extensions;
 pub(crate) mod finding;
+pub(crate) mod gateway_api;
 pub(crate) mod meta;
 pub(crate) mod networking;
 pub(crate) mod security;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use self::core::{EndpointSlice, Endpoints, Namespace, Secret, Service};
 use self::extensions::{TrafficExtension, WasmPlugin};
+use self::gateway_api::{GrpcRoute, HttpRoute, KubernetesGateway};
 use self::meta::{Kind, Object};
 use self::networking::{
     DestinationRule, EnvoyFilter, Gateway, ProxyConfig, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
@@ -23,7 +25,7 @@ use self::networking::{
 };
 use self::security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 use self::telemetry::Telemetry;
-use self::workloads::{ConfigMap, Deployment, Pod};
+use self::workloads::{ConfigMap, CustomResourceDefinition, Deployment, Node, Pod};
 
 /// Everything that is in force by the configuration, kind by kind, in no particular order.
 ///
@@ -54,6 +56,11 @@ pub(crate) struct ResourceSet {
     pub pods: Vec<Arc<Object<Pod>>>,
     pub deployments: Vec<Arc<Object<Deployment>>>,
     pub config_maps: Vec<Arc<Object<ConfigMap>>>,
+    pub nodes: Vec<Arc<Object<Node>>>,
+    pub definitions: Vec<Arc<Object<CustomResourceDefinition>>>,
+    pub kubernetes_gateways: Vec<Arc<Object<KubernetesGateway>>>,
+    pub http_routes: Vec<Arc<Object<HttpRoute>>>,
+    pub grpc_routes: Vec<Arc<Object<GrpcRoute>>>,
 }
 
 macro_rules! kinds {
@@ -83,5 +90,7 @@ kinds!(
     Namespace,
     Pod,
     Deployment,
-    ConfigMap
+    ConfigMap,
+    Node,
+    CustomResourceDefinition
 );

@@ -132,6 +132,8 @@ pub(crate) struct MeshDefaults {
     pub verify_certificate_at_client: Option<bool>,
     /// protocolDetectionTimeout; absent or zero means that the first bytes are waited for as long as it takes.
     pub protocol_detection_timeout: Option<Duration>,
+    /// Whether sidecars are told to give ServiceEntries addresses (defaultConfig.proxyMetadata).
+    pub allocates_addresses: bool,
 }
 
 /// MeshConfig meshMTLS.

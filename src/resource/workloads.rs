@@ -1,4 +1,4 @@
-//! The Kubernetes kinds that run something: Pod and Deployment, as far as gateways and analysis look at them.
+//! The Kubernetes kinds around what runs: Pod, Deployment, Node and their like, as far as analysis looks at them.
 
 use serde::Deserialize;
 
@@ -76,4 +76,23 @@ pub(crate) struct PodTemplate {
 #[serde(default)]
 pub(crate) struct ConfigMap {
     pub data: Labels,
+}
+
+/// Kubernetes Node: only its metadata matters.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub(crate) struct Node {}
+
+/// Kubernetes CustomResourceDefinition.spec.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct CustomResourceDefinition {
+    pub group: String,
+    pub names: DefinedNames,
+}
+
+/// Kubernetes CustomResourceDefinition.spec.names.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct DefinedNames {
+    pub kind: String,
 }

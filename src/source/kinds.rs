@@ -14,14 +14,15 @@ use crate::resource::codes;
 use crate::resource::core::{EndpointSlice, Endpoints, Namespace, Secret, Service};
 use crate::resource::extensions::{TrafficExtension, WasmPlugin};
 use crate::resource::finding::Finding;
-use crate::resource::meta::{Kind, Meta, Object, Origin};
+use crate::resource::gateway_api::{GrpcRoute, HttpRoute, KubernetesGateway};
+use crate::resource::meta::{Kind, Meta, Object, Origin, Status};
 use crate::resource::networking::{
     DestinationRule, EnvoyFilter, Gateway, ProxyConfig, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
     WorkloadGroup,
 };
 use crate::resource::security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 use crate::resource::telemetry::Telemetry;
-use crate::resource::workloads::{ConfigMap, Deployment, Pod};
+use crate::resource::workloads::{ConfigMap, CustomResourceDefinition, Deployment, Node, Pod};
 
 /// What makes two objects the same: kind, namespace and name, whatever the API version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,7 +99,12 @@ resources!(
     Namespace namespaces,
     Pod pods,
     Deployment deployments,
-    ConfigMap config_maps
+    ConfigMap config_maps,
+    Node nodes,
+    CustomResourceDefinition definitions,
+    KubernetesGateway kubernetes_gateways,
+    HttpRoute http_routes,
+    GrpcRoute grpc_routes
 );
 
 /// What the documents of a file gave.
@@ -140,6 +146,8 @@ pub(super) enum Effect {
     NotYet,
     /// Nothing yet, and it is meant to protect something.
     NotProtecting,
+    /// Nothing yet; analysis looks at it. What cannot be read of it does not matter.
+    NotYetLookedAt,
     /// Nothing ever; analysis looks at it. What cannot be read of it does not matter.
     LookedAt,
 }
@@ -165,7 +173,11 @@ pub(super) fn classify(api_version: &str, kind: &str) -> Class {
         ("discovery.k8s.io", "EndpointSlice") if matches!(version, "v1" | "v1beta1") => {
             Class::Known(EndpointSlice::NAME, Effect::InForce)
         }
-        ("gateway.networking.k8s.io" | "gateway.networking.x-k8s.io", _) => Class::NotRead,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            Class::Known(CustomResourceDefinition::NAME, Effect::LookedAt)
+        }
+        ("gateway.networking.k8s.io", kind) => gateway_api(kind),
+        ("gateway.networking.x-k8s.io", _) => Class::NotRead,
         ("networking.k8s.io", "Ingress" | "IngressClass") => Class::NotRead,
         ("" | "apps" | "batch" | "autoscaling" | "policy" | "extensions", _) => Class::Foreign,
         ("install.istio.io", _) => Class::Foreign,
@@ -207,6 +219,15 @@ fn security(kind: &str) -> Class {
     }
 }
 
+fn gateway_api(kind: &str) -> Class {
+    match kind {
+        "Gateway" => Class::Known(KubernetesGateway::NAME, Effect::NotYetLookedAt),
+        "HTTPRoute" => Class::Known(HttpRoute::NAME, Effect::NotYetLookedAt),
+        "GRPCRoute" => Class::Known(GrpcRoute::NAME, Effect::NotYetLookedAt),
+        _ => Class::NotRead,
+    }
+}
+
 fn core(kind: &str) -> Class {
     match kind {
         "Service" => Class::Known(Service::NAME, Effect::InForce),
@@ -215,6 +236,7 @@ fn core(kind: &str) -> Class {
         "Namespace" => Class::Known(Namespace::NAME, Effect::InForce),
         "Pod" => Class::Known(Pod::NAME, Effect::LookedAt),
         "ConfigMap" => Class::Known(ConfigMap::NAME, Effect::LookedAt),
+        "Node" => Class::Known(Node::NAME, Effect::LookedAt),
         _ => Class::Foreign,
     }
 }
@@ -239,7 +261,7 @@ pub(super) fn harvest(value: &Value, origin: &Origin, default_namespace: &str, h
     match class {
         Class::List => unpack(document, origin, default_namespace, harvest),
         // Of what is only looked at, nothing can be wrong.
-        Class::Known(kind, Effect::LookedAt) => {
+        Class::Known(kind, Effect::LookedAt | Effect::NotYetLookedAt) => {
             let mut own = Harvest::default();
             read.read(kind, &mut own);
             harvest.resources.append(&mut own.resources);
@@ -256,7 +278,7 @@ pub(super) fn harvest(value: &Value, origin: &Origin, default_namespace: &str, h
 fn effect(class: Class, api_version: &str, kind: &str) -> Option<(&'static codes::Code, String)> {
     Some(match class {
         Class::Known(_, Effect::InForce) | Class::List => return None,
-        Class::NotRead | Class::Known(_, Effect::NotYet) => {
+        Class::NotRead | Class::Known(_, Effect::NotYet | Effect::NotYetLookedAt) => {
             (&codes::KIND_NOT_IN_FORCE, format!("{kind} is not in force yet; it does nothing here"))
         }
         Class::Known(_, Effect::NotProtecting) => {
@@ -337,6 +359,15 @@ impl Document<'_> {
             Deployment::NAME => self.part("spec").map(|spec| self.object(meta, spec)).map(Resource::Deployment),
             ConfigMap::NAME => self.whole().map(|spec| self.object(meta, spec)).map(Resource::ConfigMap),
             Namespace::NAME => Ok(Resource::Namespace(self.object(meta, Namespace {}))),
+            Node::NAME => Ok(Resource::Node(self.object(meta, Node {}))),
+            HttpRoute::NAME => Ok(Resource::HttpRoute(self.object(meta, HttpRoute {}))),
+            GrpcRoute::NAME => Ok(Resource::GrpcRoute(self.object(meta, GrpcRoute {}))),
+            KubernetesGateway::NAME => {
+                self.part("spec").map(|spec| self.object(meta, spec)).map(Resource::KubernetesGateway)
+            }
+            CustomResourceDefinition::NAME => {
+                self.part("spec").map(|spec| self.object(meta, spec)).map(Resource::CustomResourceDefinition)
+            }
             _ => self.secret().map(|secret| Resource::Secret(self.object(meta, secret))),
         };
         for finding in harvest.findings.iter_mut().skip(unknown_before) {
@@ -366,14 +397,23 @@ impl Document<'_> {
             return Err((None, DecodeError { path: "metadata.name".into(), message }));
         };
         let namespace = match kind {
-            Namespace::NAME => "",
+            Namespace::NAME | Node::NAME | CustomResourceDefinition::NAME => "",
             _ => text("namespace").unwrap_or(self.default_namespace),
         };
         let key = Key { kind, namespace: namespace.to_owned(), name: name.to_owned() };
         match decode::<Meta>(metadata, "metadata") {
-            Ok(decoded) => Ok((Meta { namespace: namespace.to_owned(), ..decoded.value }, key)),
+            Ok(decoded) => {
+                let meta = Meta { namespace: namespace.to_owned(), status: self.status(), ..decoded.value };
+                Ok((meta, key))
+            }
             Err(error) => Err((Some(key), error)),
         }
+    }
+
+    /// What of the status is of interest; what controllers write is not the user's fault.
+    fn status(&self) -> Option<Box<Status>> {
+        let status = decode::<Status>(self.document.get("status")?, "status").ok()?.value;
+        (status != Status::default()).then(|| Box::new(status))
     }
 
     fn object<T>(&self, meta: Meta, spec: T) -> Arc<Object<T>> {

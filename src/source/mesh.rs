@@ -303,7 +303,15 @@ pub(super) fn apply(file: &str, text: &str, settings: &mut Settings) -> Result<V
         });
     }
     write(decoded.value, settings);
+    settings.mesh.allocates_addresses = allocates_addresses(&written.mesh);
     Ok(findings)
+}
+
+/// Whether Istio gives ServiceEntries addresses of its own; analysis alone looks at it.
+fn allocates_addresses(mesh: &Value) -> bool {
+    let metadata = mesh.pointer("/defaultConfig/proxyMetadata");
+    let is_on = |name: &str| metadata.and_then(|it| it.get(name)).and_then(Value::as_str) == Some("true");
+    is_on("ISTIO_META_DNS_CAPTURE") && (is_on("ISTIO_META_DNS_AUTO_ALLOCATE") || is_on("PILOT_ENABLE_IP_AUTOALLOCATE"))
 }
 
 fn open(origin: Origin) -> Result<Written, Box<Finding>> {
@@ -379,6 +387,7 @@ fn write(mesh: MeshConfig, settings: &mut Settings) {
         auto_mtls: mesh.enable_auto_mtls,
         verify_certificate_at_client: mesh.verify_certificate_at_client,
         protocol_detection_timeout: mesh.protocol_detection_timeout.map(|time| time.0),
+        allocates_addresses: false,
     };
     write_headers(mesh.default_config.proxy_headers, &mut settings.http.own_headers);
     if let Some(timeout) = mesh.connect_timeout {

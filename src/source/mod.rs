@@ -146,6 +146,12 @@ fn understand(path: &Path, text: &str, cache: &mut Cache) -> Result<Understood, 
     Ok(Understood { settings, routes, findings })
 }
 
+/// Writes a mesh file over `settings`, as the settings file would that names it.
+#[cfg(test)]
+pub(crate) fn read_mesh_file(path: &Path, settings: &mut Settings) {
+    read_mesh(path, &mut Cache::default(), settings);
+}
+
 /// Writes the mesh file over `settings`; a file that cannot be understood leaves its last good text in force.
 fn read_mesh(path: &Path, cache: &mut Cache, settings: &mut Settings) -> Vec<Finding> {
     let file = path.display().to_string();

@@ -172,7 +172,13 @@ fn compile_text(text: &str, mut settings: Settings, validation: Validation) -> S
     let gathered = source::gather_manifests(settings, &mut source::Cache::default());
     let resources = match validation {
         Validation::Done => {
-            analysis::analyze(&gathered.resources, &gathered.settings, &mut analysis::Memory::default()).0
+            analysis::analyze(
+                &gathered.resources,
+                &gathered.settings,
+                analysis::Look::default(),
+                &mut analysis::Memory::default(),
+            )
+            .0
         }
         Validation::Bypassed => gathered.resources,
     };
