@@ -127,7 +127,10 @@ pub(crate) struct Target {
 pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, String> {
     let asked = Asked::new(query)?;
     let mut explanation = Explanation { generation: snapshot.generation, ..Explanation::default() };
-    explanation.request = format!("{} {}://{}{}", asked.method, asked.scheme, asked.authority, asked.target);
+    explanation.request = match asked.scheme.as_str() {
+        "tcp" => format!("tcp://{}", asked.authority),
+        scheme => format!("{} {scheme}://{}{}", asked.method, asked.authority, asked.target),
+    };
     let Some((listener, chain)) = find_chain(snapshot, &asked, &mut explanation) else { return Ok(explanation) };
     let routes = match &chain.service {
         Service::Http(_) if asked.scheme == "tcp" => {

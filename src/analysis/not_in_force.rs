@@ -156,7 +156,7 @@ fn note_blocks(
 fn note_pool(pool: &ConnectionPoolSettings, path: &str, unused: &mut Unused) {
     if let Some(tcp) = &pool.tcp {
         let place = |field: &str| format!("{path}.connectionPool.tcp.{field}");
-        unused.note(tcp.max_connections != 0, "maxConnections", || place("maxConnections"));
+        unused.note(tcp.max_connections != 0, "maxConnections for HTTP", || place("maxConnections"));
         unused.note(tcp.tcp_keepalive.is_some(), "tcpKeepalive", || place("tcpKeepalive"));
     }
     if let Some(http) = &pool.http {

@@ -15,9 +15,11 @@ use crate::resource::finding::Severity;
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
+    /// Left out for tcp://host:port.
+    #[arg(value_name = "METHOD")]
     method: String,
-    /// http://host[:port]/path or https://...; the port is the Gateway's, or the one that is bound.
-    url: String,
+    /// http://host[:port]/path, https://..., or tcp://host:port; the port is the Gateway's, or the one that is bound.
+    url: Option<String>,
     #[command(flatten)]
     files: Files,
     /// A request header; may be given several times.
@@ -26,7 +28,7 @@ pub(super) struct Explain {
     /// The client's address [default: 127.0.0.1].
     #[arg(long, value_name = "IP")]
     from: Option<IpAddr>,
-    /// The server name of TLS; empty for none [default: the URL's host].
+    /// The server name of TLS; empty for none [default: the host of an https URL; none makes tcp plaintext].
     #[arg(long, value_name = "NAME")]
     sni: Option<String>,
     #[arg(long, value_enum, default_value_t)]
@@ -34,7 +36,15 @@ pub(super) struct Explain {
 }
 
 impl Explain {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
+        let (method, url) = match (self.method, self.url) {
+            (method, Some(url)) if !method.contains("://") => (method, url),
+            (url, path) if url.contains("://") => {
+                self.files.add_first(path);
+                (String::new(), url)
+            }
+            _ => bail!("a URL is missing; write http://host[:port]/path, https://... or tcp://host:port"),
+        };
         let loaded = self.files.load(View::Gateway)?;
         let errors = count(&loaded.findings, Severity::Error);
         let Some(snapshot) = loaded.snapshot else { bail!("the settings are unusable; `limani check` says why") };
@@ -43,8 +53,7 @@ impl Explain {
             1 => eprintln!("limani: the configuration has an error; `limani check` shows it"),
             _ => eprintln!("limani: the configuration has {errors} errors; `limani check` shows them"),
         }
-        let (method, url, headers, from, sni) = (self.method, self.url, self.headers, self.from, self.sni);
-        let query = Query { method, url, headers, from, sni };
+        let query = Query { method, url, headers: self.headers, from: self.from, sni: self.sni };
         let explanation = explain::explain(&snapshot, &query).map_err(anyhow::Error::msg)?;
         match self.format {
             Format::Text => say(&explanation.to_string()),

@@ -36,6 +36,11 @@ pub(super) struct Loaded {
 }
 
 impl Files {
+    /// Puts a path before the others.
+    pub(super) fn add_first(&mut self, path: Option<String>) {
+        self.paths.splice(0..0, path.map(PathBuf::from));
+    }
+
     /// Reads, analyzes and compiles. Faults are findings; unusable settings give no snapshot.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod reload;
 mod retries;
 mod routing;
 mod shipped;
+mod tcp;
 mod tls;
 mod upstream;
 mod websocket;

@@ -30,6 +30,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -87,6 +88,33 @@ impl Backend {
                     let served = hyper::server::conn::http1::Builder::new();
                     let _ = served.serve_connection(TokioIo::new(stream), service).await;
                 });
+            }
+        })
+    }
+
+    /// Says back what it hears; after the client's end it says `end of NAME`.
+    pub fn echo(name: &str) -> Self {
+        Self::start(name, |listener, shared| async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                let end = format!("end of {}", shared.name);
+                tokio::spawn(async move {
+                    let (mut reader, mut writer) = stream.split();
+                    // A client that goes early is its own affair.
+                    if tokio::io::copy(&mut reader, &mut writer).await.is_ok() {
+                        let _ = writer.write_all(end.as_bytes()).await;
+                    }
+                });
+            }
+        })
+    }
+
+    /// Speaks first, `220 NAME`, and closes.
+    pub fn greeting(name: &str) -> Self {
+        Self::start(name, |listener, shared| async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                let _ = stream.write_all(format!("220 {}", shared.name).as_bytes()).await;
             }
         })
     }

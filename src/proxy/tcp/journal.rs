@@ -46,6 +46,8 @@ pub(super) struct Journal<'a> {
     /// Bytes to the client.
     sent: u64,
     series: Option<TcpSeries>,
+    /// How much of `received` and `sent` the metrics know.
+    told: (u64, u64),
 }
 
 impl<'a> Journal<'a> {
@@ -69,6 +71,7 @@ impl<'a> Journal<'a> {
             received: 0,
             sent: 0,
             series: None,
+            told: (0, 0),
         }
     }
 
@@ -88,8 +91,13 @@ impl<'a> Journal<'a> {
     pub(super) fn moved(&mut self, received: u64, sent: u64) {
         self.received += received;
         self.sent += sent;
+    }
+
+    /// Brings the metrics up to date.
+    pub(super) fn tell(&mut self) {
         if let Some(series) = &self.series {
-            series.moved(received, sent);
+            series.moved(self.received - self.told.0, self.sent - self.told.1);
+            self.told = (self.received, self.sent);
         }
     }
 
@@ -117,6 +125,7 @@ impl Drop for Journal<'_> {
         if self.series.is_none() {
             self.count_open();
         }
+        self.tell();
         self.telemetry.metrics.tcp_series(&self.labels()).closed();
         if self.telemetry.access_log.is_on() {
             self.telemetry.access_log.write(&self.record());

@@ -45,7 +45,7 @@ pub(super) struct Relay {
     /// When the connection has lasted long enough.
     most: Option<Instant>,
     active: Instant,
-    /// When numbers that are not told yet are to be told.
+    /// When the metrics are to be told of bytes that they do not know.
     telling: Option<Instant>,
 }
 
@@ -57,7 +57,7 @@ struct Direction {
     unflushed: bool,
     ended: bool,
     over: bool,
-    /// Bytes that were written and not yet told.
+    /// Bytes that were written and are not in the journal yet.
     moved: u64,
 }
 
@@ -70,33 +70,28 @@ impl Relay {
     /// Moves bytes until the connection ends. A side that says it is done is told on; a reset is passed on as one.
     pub(super) async fn run(&mut self, journal: &mut Journal<'_>) -> End {
         let mut timer = pin!(sleep_until(self.next(Instant::now())));
-        let end = poll_fn(|cx| {
-            if let Poll::Ready(moved) = self.poll_both(cx) {
-                if let Err(broken) = moved {
-                    self.pass_on(&broken);
-                }
-                return Poll::Ready(End::Over);
+        poll_fn(|cx| {
+            let both = self.poll_both(cx);
+            let moved = (std::mem::take(&mut self.up.moved), std::mem::take(&mut self.down.moved));
+            if moved != (0, 0) {
+                journal.moved(moved.0, moved.1);
+                self.active = Instant::now();
+                self.telling.get_or_insert(self.active + TELLING);
             }
-            self.poll_time(cx, timer.as_mut(), journal)
+            match both {
+                Poll::Ready(Err(broken)) => self.pass_on(&broken),
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => return self.poll_time(cx, timer.as_mut(), journal),
+            }
+            Poll::Ready(End::Over)
         })
-        .await;
-        self.tell(journal);
-        end
+        .await
     }
 
     fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let before = self.moved();
         let up = self.up.poll_pump(cx, &mut self.client, &mut self.endpoint)?;
         let down = self.down.poll_pump(cx, &mut self.endpoint, &mut self.client)?;
-        if self.moved() != before {
-            self.active = Instant::now();
-            self.telling.get_or_insert(self.active + TELLING);
-        }
         if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
-    }
-
-    fn moved(&self) -> u64 {
-        self.up.moved + self.down.moved
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, journal: &mut Journal<'_>) -> Poll<End> {
@@ -112,7 +107,8 @@ impl Relay {
                 return Poll::Ready(End::Idle);
             }
             if self.telling.is_some_and(|telling| telling <= now) {
-                self.tell(journal);
+                self.telling = None;
+                journal.tell();
             }
             timer.as_mut().reset(self.next(now));
         }
@@ -123,11 +119,6 @@ impl Relay {
     fn next(&self, now: Instant) -> Instant {
         let idle = self.idle.map(|idle| self.active + idle);
         [idle, self.most, self.telling].into_iter().flatten().min().unwrap_or(now + FAR)
-    }
-
-    fn tell(&mut self, journal: &mut Journal<'_>) {
-        self.telling = None;
-        journal.moved(std::mem::take(&mut self.up.moved), std::mem::take(&mut self.down.moved));
     }
 
     /// What was cut off must not look whole to the other side.
