@@ -255,7 +255,7 @@ impl<'a> Index<'a> {
     }
 
     /// The look-ups of the innermost result in the making.
-    pub(super) fn end_trail(&self) -> Trail {
+    pub(super) fn end_trail(&self) -> Arc<Trail> {
         self.trails.borrow_mut().end()
     }
 

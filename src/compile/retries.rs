@@ -1,6 +1,6 @@
 //! How are a route's requests tried again? (Istio VirtualService.http.retries, MeshConfig.defaultHttpRetryPolicy.)
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -18,14 +18,24 @@ const HOST_PICKS: u32 = 5;
 
 /// The policy of a route: what it says, else what the mesh says, else Istio's own. `None` never tries again.
 pub(super) fn policy(route: Option<&HttpRetry>, mesh: Option<&HttpRetry>) -> Option<Arc<RetryPolicy>> {
-    let written = route.or(mesh);
+    match route.or(mesh) {
+        Some(written) => made(Some(written)).map(Arc::new),
+        None => {
+            // Most rules say nothing: they share one policy.
+            static COMMON: LazyLock<Option<Arc<RetryPolicy>>> = LazyLock::new(|| made(None).map(Arc::new));
+            COMMON.clone()
+        }
+    }
+}
+
+fn made(written: Option<&HttpRetry>) -> Option<RetryPolicy> {
     let attempts = written.map_or(Some(DEFAULT_ATTEMPTS), |written| u32::try_from(written.attempts).ok());
     let attempts = attempts.filter(|attempts| *attempts > 0)?;
     let words = written.map(|written| written.retry_on.as_str()).filter(|words| !words.is_empty());
     let (conditions, status_codes) = parse(words.unwrap_or(DEFAULT_WORDS));
     let flag = |flag: fn(&HttpRetry) -> Option<bool>| written.and_then(flag);
     let duration = |duration: Option<Duration>| duration.filter(|duration| !duration.is_zero());
-    Some(Arc::new(RetryPolicy {
+    Some(RetryPolicy {
         attempts,
         per_try_timeout: duration(written.and_then(|written| Some(written.per_try_timeout?.0))),
         conditions,
@@ -33,7 +43,7 @@ pub(super) fn policy(route: Option<&HttpRetry>, mesh: Option<&HttpRetry>) -> Opt
         backoff: duration(written.and_then(|written| Some(written.backoff?.0))).unwrap_or(DEFAULT_BACKOFF),
         host_picks: flag(|written| written.retry_ignore_previous_hosts).unwrap_or(true).then_some(HOST_PICKS),
         remote_localities: flag(|written| written.retry_remote_localities).unwrap_or(false),
-    }))
+    })
 }
 
 /// Numbers are status codes, and having one makes them count; words that Envoy does not act by are left out.

@@ -40,19 +40,19 @@ impl Answer {
 }
 
 /// What one result depended on.
-pub(super) type Trail = Vec<(Question, Answer)>;
+pub(super) type Trail = [(Question, Answer)];
 
 /// The trails in the making: a result may need another one, which has a trail of its own.
 #[derive(Default)]
-pub(super) struct Trails(Vec<Trail>);
+pub(super) struct Trails(Vec<Vec<(Question, Answer)>>);
 
 impl Trails {
     pub(super) fn begin(&mut self) {
-        self.0.push(Trail::new());
+        self.0.push(Vec::new());
     }
 
-    pub(super) fn end(&mut self) -> Trail {
-        self.0.pop().unwrap_or_default()
+    pub(super) fn end(&mut self) -> Arc<Trail> {
+        self.0.pop().unwrap_or_default().into()
     }
 
     /// Notes a look-up of the result in the making, if there is one.

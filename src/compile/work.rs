@@ -27,7 +27,7 @@ impl Work<'_> {
         self.index.begin_trail();
         self.problems.begin();
         let value = make(self);
-        Made { value, trail: Arc::new(self.index.end_trail()), problems: self.problems.end().into() }
+        Made { value, trail: self.index.end_trail(), problems: self.problems.end().into() }
     }
 
     /// Whether everything that an earlier result depended on is as it was; then its problems are told again.

@@ -1,6 +1,9 @@
 //! What does a regular expression of a manifest mean? RE2's words, matched as a whole or searched.
 
+use std::sync::OnceLock;
+
 use regex_automata::meta::Regex;
+use regex_automata::nfa::thompson;
 use regex_syntax::hir::{Hir, HirKind, Look};
 
 /// Longest pattern in bytes (Istio's validation).
@@ -17,8 +20,11 @@ const SMALL: usize = 16 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     source: Box<str>,
-    regex: Regex,
+    /// Whether the whole text has to match.
+    whole: bool,
     literal_prefix: Box<[u8]>,
+    /// What can be made is made when it is needed first: most of ten thousand patterns are seldom asked.
+    regex: OnceLock<Option<Regex>>,
 }
 
 impl Pattern {
@@ -29,18 +35,42 @@ impl Pattern {
         let hir = parse(&translated)?;
         let mut literal_prefix = Vec::new();
         collect_prefix(&hir, &mut literal_prefix);
-        let regex = build(&format!(r"\A(?:{translated})\z"))?;
-        Ok(Pattern { source: source.into(), regex, literal_prefix: literal_prefix.into() })
+        Pattern::new(source, true, literal_prefix)
     }
 
     /// A pattern that is searched in the text.
     pub(crate) fn search(source: &str) -> Result<Pattern, String> {
-        let regex = build(&translate(checked_length(source)?))?;
-        Ok(Pattern { source: source.into(), regex, literal_prefix: Box::default() })
+        Pattern::new(checked_length(source)?, false, Vec::new())
+    }
+
+    /// Small programs are proven to fit, and made later; large ones are made now.
+    fn new(source: &str, whole: bool, literal_prefix: Vec<u8>) -> Result<Pattern, String> {
+        let pattern =
+            Pattern { source: source.into(), whole, literal_prefix: literal_prefix.into(), regex: OnceLock::new() };
+        let hir = parse(&pattern.translated())?;
+        let limits = thompson::Config::new().nfa_size_limit(Some(LARGEST)).utf8(false);
+        let program = thompson::Compiler::new().configure(limits).build_from_hir(&hir);
+        if program.map_err(|error| one_line(&error.to_string()))?.memory_usage() > SMALL {
+            let made = build(&hir)?;
+            // Nobody else knows it yet.
+            let _ = pattern.regex.set(Some(made));
+        }
+        Ok(pattern)
+    }
+
+    fn translated(&self) -> String {
+        match self.whole {
+            true => format!(r"\A(?:{})\z", translate(&self.source)),
+            false => translate(&self.source),
+        }
+    }
+
+    fn regex(&self) -> Option<&Regex> {
+        self.regex.get_or_init(|| build(&parse(&self.translated()).ok()?).ok()).as_ref()
     }
 
     pub(crate) fn is_match(&self, text: &[u8]) -> bool {
-        text.starts_with(&self.literal_prefix) && self.regex.is_match(text)
+        text.starts_with(&self.literal_prefix) && self.regex().is_some_and(|regex| regex.is_match(text))
     }
 
     /// As the user wrote it.
@@ -62,10 +92,11 @@ impl Pattern {
     /// Replaces every match; `\1` names a group, `\0` the match (RE2 GlobalReplace). A group that does not exist
     /// leaves the text unchanged.
     pub(crate) fn replace_all(&self, text: &str, with: &str) -> String {
-        let Some(pieces) = replacement(with, self.regex.captures_len()) else { return text.to_owned() };
+        let Some(regex) = self.regex() else { return text.to_owned() };
+        let Some(pieces) = replacement(with, regex.captures_len()) else { return text.to_owned() };
         let mut replaced: Vec<u8> = Vec::with_capacity(text.len() + with.len());
         let mut end = 0;
-        for found in self.regex.captures_iter(text.as_bytes()) {
+        for found in regex.captures_iter(text.as_bytes()) {
             let Some(whole) = found.get_group(0) else { continue };
             replaced.extend_from_slice(text.as_bytes().get(end..whole.start).unwrap_or_default());
             for piece in &pieces {
@@ -120,11 +151,10 @@ fn checked_length(source: &str) -> Result<&str, String> {
     }
 }
 
-fn build(translated: &str) -> Result<Regex, String> {
-    let hir = parse(translated)?;
+fn build(hir: &Hir) -> Result<Regex, String> {
     let build = |lazy_dfa| {
         let limits = Regex::config().nfa_size_limit(Some(LARGEST)).utf8_empty(false).dfa(false).hybrid(lazy_dfa);
-        Regex::builder().configure(limits).build_from_hir(&hir).map_err(|error| one_line(&error.to_string()))
+        Regex::builder().configure(limits).build_from_hir(hir).map_err(|error| one_line(&error.to_string()))
     };
     let small = build(false)?;
     if small.memory_usage() <= SMALL { Ok(small) } else { build(true) }
