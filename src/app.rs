@@ -14,7 +14,7 @@ use self::sockets::Doors;
 use crate::admin::{self, Addresses, Facts};
 use crate::base::task;
 use crate::control::lifecycle::{Lifecycle, Stage};
-use crate::control::pipeline::{Pipeline, Reloader};
+use crate::control::pipeline::Pipeline;
 use crate::control::signal::Signals;
 use crate::control::status::{Cause, Outcome, Status, Verdict};
 use crate::control::{observe, watch};
@@ -55,7 +55,6 @@ pub(crate) fn run(start: Start) -> anyhow::Result<()> {
     let settings = Arc::new(read_settings(&path)?);
     let telemetry =
         Arc::new(Telemetry::new(observe::source_labels(&settings.gateway)).context("the access log has no thread")?);
-    observe::open_access_log(&telemetry, &settings.access_log);
     let control = Builder::new_current_thread().enable_all().build().context("no runtime for the control thread")?;
     let result = control.block_on(live(&start, path, settings, Arc::clone(&telemetry), log_level));
     telemetry.access_log.flush(FLUSH_LIMIT);
@@ -104,14 +103,14 @@ async fn live(
         Doors::new(Arc::clone(&listeners), resolver),
     );
     let facts = Facts {
-        store,
+        store: Arc::clone(&store),
         telemetry: Arc::clone(&telemetry),
         reloader: reloader.clone(),
         lifecycle: lifecycle.clone(),
         log_level,
     };
     admin::serve(ports, Arc::new(facts)).context("the admin ports cannot be served")?;
-    task::spawn("signals", signals.obey(reloader.clone(), lifecycle.clone(), reopen_log(&telemetry, &reloader)));
+    task::spawn("signals", signals.obey(reloader.clone(), lifecycle.clone(), reopen_logs(&telemetry, &store)));
 
     judge_start(&*pipeline.run(Cause::Start).await, start.needs_all_listeners)?;
     task::spawn("watch", watch::follow(pipeline.watch_plan(), reloader.clone()));
@@ -132,9 +131,9 @@ async fn live(
 }
 
 /// A rotated access log is let go at SIGHUP.
-fn reopen_log(telemetry: &Arc<Telemetry>, reloader: &Reloader) -> impl Fn() + Send + use<> {
-    let (telemetry, reloader) = (Arc::clone(telemetry), reloader.clone());
-    move || observe::open_access_log(&telemetry, &reloader.status().settings.access_log)
+fn reopen_logs(telemetry: &Arc<Telemetry>, store: &Arc<Store>) -> impl Fn() + Send + use<> {
+    let (telemetry, store) = (Arc::clone(telemetry), Arc::clone(store));
+    move || observe::open_access_logs(&telemetry, &store.load().proxy.access_logs)
 }
 
 /// Whether the gateway may go on with what its first reading of the configuration gave.

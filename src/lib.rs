@@ -11,10 +11,10 @@
 //! base      <-
 //! telemetry <-
 //! resource  <- base
-//! snapshot  <- base
+//! snapshot  <- base telemetry
 //! source    <- base resource
 //! analysis  <- base resource
-//! compile   <- base resource snapshot
+//! compile   <- base telemetry resource snapshot
 //! net       <-
 //! upstream  <- base telemetry snapshot net
 //! explain   <- snapshot
@@ -39,6 +39,7 @@
 //! arc_swap        <- snapshot/store.rs upstream/dns.rs
 //! hickory_resolver <- upstream/dns.rs
 //! prometheus      <- telemetry/metrics.rs
+//! cel             <- telemetry/filter.rs
 //! saphyr_parser   <- source/yaml
 //! toml            <- source/limani_toml
 //! notify          <- control/watch.rs

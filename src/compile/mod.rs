@@ -1,5 +1,6 @@
 //! From the user's words to the snapshot: pure, the only part that knows both sides.
 
+mod access_logs;
 mod authorities;
 mod certificates;
 mod client_verifier;
@@ -47,6 +48,7 @@ use crate::resource::ResourceSet;
 use crate::resource::finding::Finding;
 use crate::resource::settings::{self, Settings};
 use crate::snapshot::{ForwardClientCert, OwnHeaders, PathNormalization, ProxyPolicy, Snapshot};
+use crate::telemetry::logs::AccessLogs;
 
 /// Makes the snapshot of one generation. What cannot be compiled is left out and reported; it never blocks the rest.
 /// `now`, in seconds since 1970, is what certificates are judged by.
@@ -64,9 +66,11 @@ pub(crate) fn compile(
     let mut work = Work { index: &index, memory, problems, clusters: HashMap::new(), now };
     let listeners = listeners::build(&mut work, servers);
     let clusters = work.clusters.into_iter().filter_map(|(name, cluster)| Some((name, cluster?))).collect();
+    let mut proxy = policy(settings);
+    proxy.access_logs = access_logs::build(resources, settings, &mut work.problems);
     let findings = work.problems.into_findings();
     memory.finish(resources, settings);
-    (Snapshot { generation, listeners, clusters, proxy: Arc::new(policy(settings)) }, findings)
+    (Snapshot { generation, listeners, clusters, proxy: Arc::new(proxy) }, findings)
 }
 
 fn policy(settings: &Settings) -> ProxyPolicy {
@@ -96,9 +100,9 @@ fn policy(settings: &Settings) -> ProxyPolicy {
             settings::ForwardClientCert::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
         },
         max_concurrent_streams: http.max_concurrent_streams,
-        listener_log: settings.access_log.listeners,
         rejects_underscores: http.rejects_underscores,
         own_headers: own_headers(&http.own_headers),
+        access_logs: AccessLogs::default(),
     }
 }
 

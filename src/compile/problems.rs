@@ -67,6 +67,11 @@ impl Problems {
         self.findings.push(finding);
     }
 
+    /// Reports what is wrong with no object.
+    pub(super) fn add(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
     pub(super) fn into_findings(self) -> Vec<Finding> {
         self.findings
     }

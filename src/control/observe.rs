@@ -1,14 +1,13 @@
 //! What do log, metrics and access log learn of a reload?
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use super::status::{Outcome, Status, Verdict};
 use crate::resource::finding::Severity;
-use crate::resource::settings::{AccessLogFormat, AccessLogSettings, GatewaySettings, Settings};
+use crate::resource::settings::{GatewaySettings, Settings};
 use crate::telemetry::Telemetry;
+use crate::telemetry::logs::AccessLogs;
 use crate::telemetry::metrics::{Metrics, ReloadResult};
-use crate::telemetry::record::Format;
 use crate::telemetry::requests::SourceLabels;
 
 /// Error findings of one run that are logged; all of them stand in the status.
@@ -81,22 +80,13 @@ pub(crate) fn follow_settings(telemetry: &Telemetry, before: &Settings, now: &Se
     if before.gateway != now.gateway {
         telemetry.metrics.identify(source_labels(&now.gateway));
     }
-    if before.access_log != now.access_log {
-        open_access_log(telemetry, &now.access_log);
-    }
 }
 
-/// Opens the access log, again if it was open: a rotated file is let go.
-pub(crate) fn open_access_log(telemetry: &Telemetry, settings: &AccessLogSettings) {
-    let format = match settings.format {
-        AccessLogFormat::Text => Format::Text,
-        AccessLogFormat::Json => Format::Json,
-    };
-    let path =
-        settings.path.as_deref().map(|path| if path == Path::new("/dev/stdout") { &settings.stdout } else { path });
-    if let Err(error) = telemetry.access_log.reconfigure(path, format) {
-        let path = path.unwrap_or("".as_ref()).display();
-        tracing::error!(%path, %error, "the access log cannot be opened; it stays as it was");
+/// Opens the files of the access logs, again if they are open: a rotated file is let go.
+pub(crate) fn open_access_logs(telemetry: &Telemetry, logs: &AccessLogs) {
+    for (path, error) in telemetry.access_log.open(&logs.paths()) {
+        let path = path.display();
+        tracing::error!(%path, %error, "an access log cannot be opened; its lines are dropped unless it is open already");
     }
 }
 

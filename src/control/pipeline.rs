@@ -169,6 +169,9 @@ impl<S: Sockets> Pipeline<S> {
     /// Puts a snapshot in force, without the listeners that cannot be bound; these are told.
     async fn publish(&mut self, mut snapshot: Snapshot, settings: Arc<Settings>) -> Vec<Finding> {
         observe::follow_settings(&self.telemetry, &self.status.borrow().settings, &settings);
+        if self.store.load().proxy.access_logs.paths() != snapshot.proxy.access_logs.paths() {
+            observe::open_access_logs(&self.telemetry, &snapshot.proxy.access_logs);
+        }
         let (prepared, failures) = self.sockets.prepare(&snapshot).await;
         snapshot.listeners.retain(|listener| failures.iter().all(|failure| failure.address != listener.address));
         let snapshot = Arc::new(snapshot);

@@ -100,6 +100,9 @@ codes! {
     OPERATOR_WITHOUT_VALUE = "LIM0037" Warning "a header value holds an operator that has no value yet";
     SUBSET_WITHOUT_ENDPOINTS = "LIM0038" Warning "no endpoint has the labels of a subset; requests to it fail";
     SERVER_WITHOUT_ROUTE = "LIM0039" Warning "no route is for a server that is not HTTP; it takes no connections";
+    LOG_FORMAT = "LIM0041" Error "the format of an access log cannot be read; Istio's default is written";
+    LOG_FILTER = "LIM0042" Error "the filter of an access log cannot be read; every line is written";
+    LOG_PROVIDER = "LIM0043" Warning "a provider of access logs does not exist or is not served";
     SERVER_TLS = "LIM0045" Error "the TLS settings of a server cannot work; its connections are closed";
 
     HOST_NOT_SERVED = "LIM0060" Warning "no server serves one of the hosts of a VirtualService";

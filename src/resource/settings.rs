@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::finding::Location;
 use super::meta::Labels;
 use super::networking::{ConnectionPoolSettings, H2UpgradePolicy, HttpRetry, TlsProtocol};
 use crate::base::cidr::Cidr;
@@ -253,6 +254,8 @@ pub(crate) struct AccessLogSettings {
     pub format: AccessLogFormat,
     /// MeshConfig accessLogFormat: a line of operators, or the text of a JSON object. Empty means Istio's default.
     pub template: String,
+    /// Where `template` was written.
+    pub template_place: Location,
     /// Whether connections that no server takes are logged too (not MeshConfig disableEnvoyListenerLog).
     pub listeners: bool,
     /// MeshConfig extensionProviders, in their order.
@@ -285,6 +288,8 @@ pub(crate) struct FileLog {
     pub format: FileLogFormat,
     /// Absent values are nothing in place of `-`, and absent keys in JSON.
     pub omit_empty_values: bool,
+    /// Where the format was written.
+    pub place: Location,
 }
 
 /// MeshConfig envoyFileAccessLog.logFormat.
@@ -371,6 +376,7 @@ impl Default for Settings {
                 stdout: "/dev/stdout".into(),
                 format: AccessLogFormat::Text,
                 template: String::new(),
+                template_place: Location::default(),
                 listeners: true,
                 providers: Vec::new(),
                 default_providers: Vec::new(),

@@ -30,6 +30,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::base::cidr::Cidr;
+use crate::telemetry::logs::AccessLogs;
 
 use self::cluster::Cluster;
 use self::listener::Listener;
@@ -59,10 +60,9 @@ pub(crate) struct ProxyPolicy {
     pub path_normalization: PathNormalization,
     pub forward_client_cert: ForwardClientCert,
     pub max_concurrent_streams: u32,
-    /// Whether connections that no chain takes leave a line in the access log.
-    pub listener_log: bool,
     pub rejects_underscores: bool,
     pub own_headers: OwnHeaders,
+    pub access_logs: AccessLogs,
 }
 
 /// Which headers the proxy adds by itself (MeshConfig defaultConfig.proxyHeaders).
@@ -135,9 +135,9 @@ impl Default for ProxyPolicy {
             path_normalization: PathNormalization::Base,
             forward_client_cert: ForwardClientCert::default(),
             max_concurrent_streams: 1024,
-            listener_log: true,
             rejects_underscores: false,
             own_headers: OwnHeaders::default(),
+            access_logs: AccessLogs::default(),
         }
     }
 }

@@ -269,6 +269,10 @@ impl Written {
         self.moved(self.origin.locate(path))
     }
 
+    fn path_of(&self, field: &str) -> String {
+        if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) }
+    }
+
     fn moved(&self, mut place: Location) -> Location {
         place.line += self.lines_before;
         place
@@ -302,7 +306,7 @@ pub(super) fn apply(file: &str, text: &str, settings: &mut Settings) -> Result<V
             }
         });
     }
-    write(decoded.value, settings);
+    write(decoded.value, &written, settings);
     settings.mesh.allocates_addresses = allocates_addresses(&written.mesh);
     Ok(findings)
 }
@@ -346,7 +350,7 @@ fn parse(origin: &Origin, lines_before: u32) -> Result<Value, Box<Finding>> {
     }
 }
 
-fn write(mesh: MeshConfig, settings: &mut Settings) {
+fn write(mesh: MeshConfig, written: &Written, settings: &mut Settings) {
     if let Some(normalization) = mesh.path_normalization.normalization {
         settings.http.path_normalization = PathNormalization::from(normalization);
     }
@@ -403,44 +407,51 @@ fn write(mesh: MeshConfig, settings: &mut Settings) {
         AccessLogEncoding::Text => AccessLogFormat::Text,
         AccessLogEncoding::Json => AccessLogFormat::Json,
     };
+    log.template_place = match mesh.access_log_format.is_empty() {
+        true => Location::default(),
+        false => written.locate(&written.path_of("accessLogFormat")),
+    };
     log.template = mesh.access_log_format;
     log.listeners = !mesh.disable_envoy_listener_log;
     log.default_providers = mesh.default_providers.access_logging;
-    log.providers = mesh.extension_providers.into_iter().map(provider).collect();
+    log.providers =
+        mesh.extension_providers.into_iter().enumerate().map(|(index, one)| provider(one, index, written)).collect();
 }
 
-fn provider(written: Provider) -> ExtensionProvider {
-    let service = match written.envoy_file_access_log {
+fn provider(read: Provider, index: usize, written: &Written) -> ExtensionProvider {
+    let service = match read.envoy_file_access_log {
         Some(FileAccessLog { path, log_format, omit_empty_values }) => {
             let format = match log_format {
                 LogFormat { text: Some(text), .. } => FileLogFormat::Text(text),
                 LogFormat { labels: Some(labels), .. } => FileLogFormat::Labels(labels),
                 LogFormat { .. } => FileLogFormat::Default,
             };
-            ProviderService::File(FileLog { path, format, omit_empty_values })
+            let place = format!("extensionProviders[{index}].envoyFileAccessLog.logFormat");
+            let place = written.locate(&written.path_of(&place));
+            ProviderService::File(FileLog { path, format, omit_empty_values, place })
         }
         None => {
             let others = [
-                ("prometheus", written.prometheus),
-                ("stackdriver", written.stackdriver),
-                ("envoyExtAuthzHttp", written.envoy_ext_authz_http),
-                ("envoyExtAuthzGrpc", written.envoy_ext_authz_grpc),
-                ("envoyHttpAls", written.envoy_http_als),
-                ("envoyTcpAls", written.envoy_tcp_als),
-                ("envoyOtelAls", written.envoy_otel_als),
-                ("zipkin", written.zipkin),
-                ("lightstep", written.lightstep),
-                ("datadog", written.datadog),
-                ("opencensus", written.opencensus),
-                ("skywalking", written.skywalking),
-                ("opentelemetry", written.opentelemetry),
-                ("sds", written.sds),
+                ("prometheus", read.prometheus),
+                ("stackdriver", read.stackdriver),
+                ("envoyExtAuthzHttp", read.envoy_ext_authz_http),
+                ("envoyExtAuthzGrpc", read.envoy_ext_authz_grpc),
+                ("envoyHttpAls", read.envoy_http_als),
+                ("envoyTcpAls", read.envoy_tcp_als),
+                ("envoyOtelAls", read.envoy_otel_als),
+                ("zipkin", read.zipkin),
+                ("lightstep", read.lightstep),
+                ("datadog", read.datadog),
+                ("opencensus", read.opencensus),
+                ("skywalking", read.skywalking),
+                ("opentelemetry", read.opentelemetry),
+                ("sds", read.sds),
             ];
             let given = others.into_iter().find(|(_, value)| value.is_some());
             ProviderService::Other(given.map_or("nothing", |(field, _)| field))
         }
     };
-    ExtensionProvider { name: written.name, service }
+    ExtensionProvider { name: read.name, service }
 }
 
 fn write_headers(written: ProxyHeaders, headers: &mut OwnHeaderSettings) {

@@ -1,37 +1,36 @@
 //! Where do access log lines go? A thread of their own writes them; nobody who carries traffic waits for it.
 //!
-//! Every thread appends to a buffer of its own. The writer empties all buffers together, a few milliseconds after the
-//! first line. A buffer that is full because the target does not keep up drops lines, and counts them.
+//! Every thread appends to buffers of its own, one for each file. The writer empties all buffers together, a few
+//! milliseconds after the first line. A buffer that is full because the target does not keep up drops lines, and counts
+//! them.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cell;
 use super::metrics::Dropped;
-use super::record::{Format, Record};
 
 /// How long lines are gathered before they are written together.
 const GATHERING: Duration = Duration::from_millis(20);
+/// How long a file that could not be opened is left alone.
+const OPENED_AGAIN: Duration = Duration::from_secs(5);
 /// Bytes that one buffer may hold.
 const MOST_BYTES: usize = 4 << 20;
 const BUFFERS: usize = 64;
 
-const OFF: u8 = 0;
-const TEXT: u8 = 1;
-const JSON: u8 = 2;
-
-/// The front door of the log.
+/// The front door of the logs.
 #[derive(Debug)]
 pub(crate) struct AccessLog(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    mode: AtomicU8,
-    buffers: Vec<Mutex<Vec<u8>>>,
+    /// By thread.
+    buffers: Vec<Mutex<Vec<Buffer>>>,
     /// Whether the writer knows that there are lines.
     rung: AtomicBool,
     state: Mutex<State>,
@@ -40,10 +39,18 @@ struct Shared {
     dropped: Dropped,
 }
 
+/// The lines of one thread for one file.
+#[derive(Debug)]
+struct Buffer {
+    path: Arc<Path>,
+    lines: Vec<u8>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     rung: bool,
-    next: Option<Sink>,
+    /// The files that are wanted from now on; `None` for one that could not be opened, so that an open one stays.
+    next: Option<Vec<(Arc<Path>, Option<Sink>)>>,
     flushes_wanted: u64,
     flushes_done: u64,
     closing: bool,
@@ -51,16 +58,16 @@ struct State {
 
 #[derive(Debug)]
 enum Sink {
-    Nowhere,
     Stdout(io::Stdout),
     File(File),
+    /// It could not be opened then.
+    Closed(Instant),
 }
 
 impl AccessLog {
-    /// Starts the writer; the log is off.
+    /// Starts the writer.
     pub(super) fn start(dropped: Dropped) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            mode: AtomicU8::new(OFF),
             buffers: std::iter::repeat_with(Mutex::default).take(BUFFERS).collect(),
             rung: AtomicBool::new(false),
             state: Mutex::default(),
@@ -73,44 +80,40 @@ impl AccessLog {
         Ok(AccessLog(shared))
     }
 
-    /// Writes to `path` from now on (`/dev/stdout` is the process's own output; `None` turns the log off). The file
-    /// is opened again even if the path is the old one, so that a rotated log is let go. On an error all stays.
-    pub(crate) fn reconfigure(&self, path: Option<&Path>, format: Format) -> io::Result<()> {
-        let sink = match path {
-            None => Sink::Nowhere,
-            Some(path) if path == Path::new("/dev/stdout") => Sink::Stdout(io::stdout()),
-            Some(path) => Sink::File(OpenOptions::new().append(true).create(true).open(path)?),
-        };
-        let mode = match (path, format) {
-            (None, _) => OFF,
-            (_, Format::Text) => TEXT,
-            (_, Format::Json) => JSON,
-        };
-        lock(&self.0.state).next = Some(sink);
+    /// Opens the files that are written from now on (`/dev/stdout` is the process's own output), again if they are
+    /// open, so that rotated ones are let go; others are closed. Gives back those that cannot be opened: one that is
+    /// open goes on, and the others are tried again while lines come.
+    pub(crate) fn open(&self, paths: &[Arc<Path>]) -> Vec<(Arc<Path>, io::Error)> {
+        let (mut next, mut failed) = (Vec::new(), Vec::new());
+        for path in paths {
+            match Sink::open(path) {
+                Ok(sink) => next.push((Arc::clone(path), Some(sink))),
+                Err(error) => {
+                    next.push((Arc::clone(path), None));
+                    failed.push((Arc::clone(path), error));
+                }
+            }
+        }
+        lock(&self.0.state).next = Some(next);
         self.0.wake.notify_one();
-        self.0.mode.store(mode, Ordering::Relaxed);
-        Ok(())
+        failed
     }
 
-    /// Whether lines are wanted: callers may save themselves the record.
-    pub(crate) fn is_on(&self) -> bool {
-        self.0.mode.load(Ordering::Relaxed) != OFF
-    }
-
-    /// Hands a line to the writer. Never waits for the target.
-    pub(crate) fn write(&self, record: &Record<'_>) {
-        let format = match self.0.mode.load(Ordering::Relaxed) {
-            TEXT => Format::Text,
-            JSON => Format::Json,
-            _ => return,
-        };
-        let Some(buffer) = self.0.buffers.get(cell::of_this_thread() % BUFFERS) else { return };
-        let mut buffer = lock(buffer);
-        if buffer.len() >= MOST_BYTES {
+    /// Hands a line for the file at `path` to the writer. Never waits for the target.
+    pub(crate) fn write(&self, path: &Arc<Path>, append: impl FnOnce(&mut Vec<u8>)) {
+        let Some(buffers) = self.0.buffers.get(cell::of_this_thread() % BUFFERS) else { return };
+        let mut buffers = lock(buffers);
+        let known = buffers.iter().position(|buffer| Arc::ptr_eq(&buffer.path, path) || buffer.path == *path);
+        let place = known.unwrap_or(buffers.len());
+        if known.is_none() {
+            buffers.push(Buffer { path: Arc::clone(path), lines: Vec::new() });
+        }
+        let Some(buffer) = buffers.get_mut(place) else { return };
+        if buffer.lines.len() >= MOST_BYTES {
             return self.0.dropped.add(1);
         }
-        record.write(format, &mut buffer);
-        drop(buffer);
+        append(&mut buffer.lines);
+        drop(buffers);
         self.0.ring();
     }
 
@@ -132,6 +135,23 @@ impl Drop for AccessLog {
     }
 }
 
+impl Sink {
+    fn open(path: &Path) -> io::Result<Sink> {
+        if path == Path::new("/dev/stdout") {
+            return Ok(Sink::Stdout(io::stdout()));
+        }
+        OpenOptions::new().append(true).create(true).open(path).map(Sink::File)
+    }
+
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Sink::Stdout(stdout) => stdout.write_all(lines).and_then(|()| stdout.flush()),
+            Sink::File(file) => file.write_all(lines),
+            Sink::Closed(_) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
 impl Shared {
     fn ring(&self) {
         // The plain look comes first: under load the writer knows already, and the line in the cache stays shared.
@@ -142,23 +162,26 @@ impl Shared {
     }
 
     fn run(&self) {
-        let mut sink = Sink::Nowhere;
-        let mut lines = Vec::new();
-        let mut failing = false;
+        let mut writer = Writer { sinks: HashMap::new(), dropped: &self.dropped };
+        let mut taken: Vec<Buffer> = Vec::new();
         loop {
             let mut state = self.wait_for_work();
             let flushed = state.flushes_wanted;
             let closing = state.closing;
-            if let Some(next) = state.next.take() {
-                sink = next;
-            }
+            let next = state.next.take();
             state.rung = false;
             drop(state);
+            if let Some(next) = next {
+                writer.follow(next);
+            }
             self.rung.store(false, Ordering::Release);
-            for buffer in &self.buffers {
-                std::mem::swap(&mut *lock(buffer), &mut lines);
-                self.pass_on(&mut sink, &lines, &mut failing);
-                lines.clear();
+            for buffers in &self.buffers {
+                std::mem::swap(&mut *lock(buffers), &mut taken);
+                for buffer in &mut taken {
+                    writer.pass_on(buffer);
+                    buffer.lines.clear();
+                }
+                taken.retain(|buffer| writer.sinks.contains_key(&buffer.path));
             }
             lock(&self.state).flushes_done = flushed;
             self.written.notify_all();
@@ -176,20 +199,48 @@ impl Shared {
         let gathering = self.wake.wait_timeout_while(state, GATHERING, |state| !urgent(state));
         gathering.unwrap_or_else(PoisonError::into_inner).0
     }
+}
 
-    fn pass_on(&self, sink: &mut Sink, lines: &[u8], failing: &mut bool) {
-        if lines.is_empty() {
+/// What the writing thread owns.
+struct Writer<'a> {
+    /// The open files, and whether writing failed last.
+    sinks: HashMap<Arc<Path>, (Sink, bool)>,
+    dropped: &'a Dropped,
+}
+
+impl Writer<'_> {
+    fn follow(&mut self, next: Vec<(Arc<Path>, Option<Sink>)>) {
+        let mut before = std::mem::take(&mut self.sinks);
+        for (path, sink) in next {
+            let old = before.remove(&path);
+            let sink = match (sink, old) {
+                (Some(sink), _) => (sink, false),
+                (None, Some(old)) => old,
+                (None, None) => (Sink::Closed(Instant::now()), true),
+            };
+            self.sinks.insert(path, sink);
+        }
+    }
+
+    fn pass_on(&mut self, buffer: &Buffer) {
+        if buffer.lines.is_empty() {
             return;
         }
-        let result = match sink {
-            Sink::Nowhere => Ok(()),
-            Sink::Stdout(stdout) => stdout.write_all(lines).and_then(|()| stdout.flush()),
-            Sink::File(file) => file.write_all(lines),
-        };
+        let (sink, failing) = self.sinks.entry(Arc::clone(&buffer.path)).or_insert_with(|| {
+            // A request that began under an earlier configuration has ended.
+            (Sink::open(&buffer.path).unwrap_or_else(|_| Sink::Closed(Instant::now())), false)
+        });
+        if let Sink::Closed(since) = sink
+            && since.elapsed() >= OPENED_AGAIN
+        {
+            *sink = Sink::open(&buffer.path).unwrap_or_else(|_| Sink::Closed(Instant::now()));
+        }
+        let result = sink.write(&buffer.lines);
         if let Err(error) = &result {
-            self.dropped.add(lines.iter().filter(|byte| **byte == b'\n').count() as u64);
+            self.dropped.add(buffer.lines.iter().filter(|byte| **byte == b'\n').count() as u64);
             if !*failing {
-                tracing::warn!(%error, "access log cannot be written; lines are dropped");
+                let path = buffer.path.display();
+                tracing::warn!(%path, %error, "access log cannot be written; lines are dropped");
             }
         }
         *failing = result.is_err();
@@ -203,7 +254,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::super::Telemetry;
-    use super::super::record::tests::answered;
     use super::super::requests::SourceLabels;
     use super::*;
 
@@ -213,40 +263,47 @@ mod tests {
         std::fs::read_to_string(path).unwrap_or_default().lines().count()
     }
 
+    fn log_line(log: &AccessLog, path: &Arc<Path>) {
+        log.write(path, |line| line.extend_from_slice(b"line\n"));
+    }
+
     #[test]
-    fn lines_reach_the_file_and_a_rotated_file_is_let_go() {
+    fn lines_reach_their_files_and_a_rotated_file_is_let_go() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, rotated) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+        let rotated = folder.path().join("access.log.1");
+        let (path, other) = (folder.path().join("access.log"), folder.path().join("other.log"));
+        let (path, other): (Arc<Path>, Arc<Path>) = (path.into(), other.into());
         let telemetry = Telemetry::new(SourceLabels::default()).unwrap();
         let log = &telemetry.access_log;
-        log.write(&answered());
-        log.reconfigure(Some(&path), Format::Text).unwrap();
+        assert!(log.open(&[Arc::clone(&path), Arc::clone(&other)]).is_empty());
         std::thread::scope(|threads| {
             for _ in 0..2 {
-                threads.spawn(|| (0..100).for_each(|_| log.write(&answered())));
+                threads.spawn(|| {
+                    (0..100).for_each(|_| log_line(log, &path));
+                    log_line(log, &other);
+                });
             }
         });
         assert!(log.flush(SOON));
-        assert_eq!(lines(&path), 200);
+        assert_eq!((lines(&path), lines(&other)), (200, 2));
         std::fs::rename(&path, &rotated).unwrap();
-        log.reconfigure(Some(&path), Format::Json).unwrap();
-        log.write(&answered());
+        log.open(&[Arc::clone(&path)]);
+        log_line(log, &Arc::from(&*path));
+        log_line(log, &other);
         assert!(log.flush(SOON));
-        assert_eq!((lines(&rotated), lines(&path)), (200, 1));
-        log.reconfigure(None, Format::Text).unwrap();
-        log.write(&answered());
-        assert!(log.flush(SOON));
-        assert_eq!(lines(&path), 1);
+        assert_eq!((lines(&rotated), lines(&path), lines(&other)), (200, 1, 3));
     }
 
     #[test]
     fn a_target_that_fails_costs_lines_but_nobody_waits() {
         let telemetry = Telemetry::new(SourceLabels::default()).unwrap();
         let log = &telemetry.access_log;
-        assert!(log.reconfigure(Some(Path::new("/nowhere/at/all.log")), Format::Text).is_err());
-        log.reconfigure(Some(Path::new("/dev/full")), Format::Text).unwrap();
-        (0..3).for_each(|_| log.write(&answered()));
+        let (nowhere, full) = (Arc::from(Path::new("/nowhere/at/all.log")), Arc::from(Path::new("/dev/full")));
+        let failed = log.open(&[Arc::clone(&nowhere), Arc::clone(&full)]);
+        assert_eq!(failed.len(), 1);
+        (0..3).for_each(|_| log_line(log, &full));
+        log_line(log, &nowhere);
         assert!(log.flush(SOON));
-        assert!(telemetry.metrics.render().contains("limani_access_log_dropped_total 3"));
+        assert!(telemetry.metrics.render().contains("limani_access_log_dropped_total 4"));
     }
 }

@@ -61,6 +61,34 @@ impl Flag {
     }
 }
 
+impl Flag {
+    /// Envoy's long name (`%RESPONSE_FLAGS_LONG%`).
+    pub(crate) fn long_name(self) -> &'static str {
+        self.words().0
+    }
+
+    /// The long name, and the bit in Envoy's `response.flags`.
+    fn words(self) -> (&'static str, u64) {
+        match self {
+            Flag::DownstreamConnectionTermination => ("DownstreamConnectionTermination", 0x4000),
+            Flag::DelayInjected => ("DelayInjected", 0x200),
+            Flag::DownstreamProtocolError => ("DownstreamProtocolError", 0x4_0000),
+            Flag::DurationTimeout => ("DurationTimeout", 0x40_0000),
+            Flag::FaultInjected => ("FaultInjected", 0x400),
+            Flag::NoClusterFound => ("NoClusterFound", 0x100_0000),
+            Flag::NoRouteFound => ("NoRouteFound", 0x100),
+            Flag::UpstreamConnectionTermination => ("UpstreamConnectionTermination", 0x40),
+            Flag::UpstreamConnectionFailure => ("UpstreamConnectionFailure", 0x20),
+            Flag::NoHealthyUpstream => ("NoHealthyUpstream", 0x2),
+            Flag::UpstreamOverflow => ("UpstreamOverflow", 0x80),
+            Flag::UpstreamProtocolError => ("UpstreamProtocolError", 0x80_0000),
+            Flag::UpstreamRemoteReset => ("UpstreamRemoteReset", 0x10),
+            Flag::UpstreamRetryLimitExceeded => ("UpstreamRetryLimitExceeded", 0x8000),
+            Flag::UpstreamRequestTimeout => ("UpstreamRequestTimeout", 0x4),
+        }
+    }
+}
+
 const MOST: usize = 4;
 
 /// The flags of one request, in the order in which they were set, each once; at most four.
@@ -84,6 +112,11 @@ impl ResponseFlags {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.iter().next().is_none()
+    }
+
+    /// As one number, the way Envoy's `response.flags` tells them.
+    pub(crate) fn bits(&self) -> u64 {
+        self.iter().map(|flag| flag.words().1).sum()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Flag> + '_ {

@@ -2,11 +2,16 @@
 
 pub(crate) mod access_log;
 mod cell;
+pub(crate) mod filter;
 pub(crate) mod flags;
+pub(crate) mod format;
 pub(crate) mod log;
+pub(crate) mod logs;
 pub(crate) mod metrics;
+mod operator;
 pub(crate) mod record;
 pub(crate) mod requests;
+mod value;
 
 use self::access_log::AccessLog;
 use self::metrics::Metrics;
@@ -20,7 +25,7 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts with an access log that is off; `AccessLog::reconfigure` turns it on.
+    /// Starts with an access log that is off; `AccessLog::open` turns it on.
     pub(crate) fn new(source: SourceLabels) -> std::io::Result<Self> {
         let metrics = Metrics::new(source);
         let access_log = AccessLog::start(metrics.access_log_dropped())?;

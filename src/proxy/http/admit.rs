@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 
 use crate::base::cidr::Cidr;
 use crate::snapshot::headers::is_known_in_request;
@@ -192,10 +192,4 @@ impl<'a> Trust<'a> {
             }
         }
     }
-}
-
-/// What the access log tells of the request's headers.
-pub(super) fn logged(headers: &HeaderMap) -> [&[u8]; 3] {
-    let text = |name: HeaderName| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
-    [text(FORWARDED_FOR), text(http::header::USER_AGENT), text(REQUEST_ID)]
 }

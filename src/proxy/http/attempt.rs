@@ -59,6 +59,7 @@ impl Attempt<'_> {
         let address = pick.address();
         let missed = |failure| Missed { failure, at: Some(address) };
         self.journal.upstream_host = Some(address);
+        (self.journal.upstream_local, self.journal.upstream_protocol) = (None, "");
         self.journal.workload = Some(Arc::clone(pick.workload()));
         if self.journal.attempts == 1 && !self.way.forward.mirrors.is_empty() {
             *self.taps = mirror::start(self.way, self.outgoing, self.journal, self.clock.left(1));
@@ -88,14 +89,18 @@ impl Attempt<'_> {
         let left = self.clock.left(self.journal.attempts);
         match lease {
             Lease::Http1 { stream, reused } => {
-                if self.way.visit.worker.telemetry.access_log.is_on() {
+                if self.way.proxy.access_logs.is_on() {
                     self.journal.upstream_local = Link::of(&stream).and_then(Link::local_address);
                 }
                 let head = self.outgoing.http1(self.journal, left)?;
+                self.journal.upstream_protocol = "HTTP/1.1";
+                self.outgoing.keep(self.journal, &head);
                 Ok((Origin::http1(stream, head, self.way.request.upgrade)?, reused))
             }
             Lease::Http2 { sender, permit, reused } => {
                 let head = self.outgoing.http2(self.journal, left)?;
+                self.journal.upstream_protocol = "HTTP/2";
+                self.outgoing.keep(self.journal, &head);
                 let opened = Origin::http2(sender, permit, head, !self.way.request.has_body);
                 Ok((self.patiently(opened).await??, reused))
             }

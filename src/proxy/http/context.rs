@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::header::{HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Uri};
 
-use crate::proxy::connection::Connection;
+use crate::proxy::connection::{Connection, TlsFacts};
 use crate::proxy::tls::cipher_name;
 use crate::snapshot::cluster::{Cluster, WorkloadFacts};
 use crate::snapshot::headers::TemplateFacts;
@@ -43,7 +44,7 @@ pub(super) struct Request {
 impl Request {
     /// Normalised, with the query.
     pub(super) fn path(&self) -> &str {
-        let as_sent = || self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let as_sent = || self.uri.path_and_query().map_or("/", PathAndQuery::as_str);
         self.normalized.as_deref().unwrap_or_else(as_sent)
     }
 
@@ -98,9 +99,31 @@ pub(super) struct Journal {
     /// Bodies.
     pub received: u64,
     pub sent: u64,
+    /// When the request's last byte came; `None` for one without a body.
+    pub request_end: Option<Instant>,
+    /// When the endpoint's answer began.
+    pub response_begin: Option<Instant>,
+    /// What is spoken with the endpoint; empty before there is a connection.
+    pub upstream_protocol: &'static str,
+    /// What the access log needs beyond the request.
+    pub kept: Option<Box<Kept>>,
     /// Heads.
     pub head_received: u64,
     pub head_sent: u64,
+}
+
+/// What an access log wants to know that the request does not tell at its end.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Where a rule rewrites it.
+    pub path: Option<PathAndQuery>,
+    /// Where a rule rewrites it.
+    pub authority: Option<HeaderValue>,
+    /// Headers as they were sent to the endpoint.
+    pub request: Option<HeaderMap>,
+    /// Headers of the answer as they were sent to the client.
+    pub response: Option<HeaderMap>,
+    pub trailers: Option<HeaderMap>,
 }
 
 impl Journal {
@@ -124,9 +147,18 @@ impl Journal {
             service_time: None,
             received: 0,
             sent: 0,
+            request_end: None,
+            response_begin: None,
+            upstream_protocol: "",
+            kept: None,
             head_received: 0,
             head_sent: 0,
         }
+    }
+
+    /// To keep something for the access log.
+    pub(super) fn keep(&mut self) -> &mut Kept {
+        self.kept.get_or_insert_default()
     }
 
     /// An answer of our own was decided.
@@ -177,7 +209,7 @@ impl Journal {
             direct_remote: connection.socket_peer,
             local: connection.local,
             server_name: connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
-            tls_version: connection.tls.as_ref().and_then(|tls| version_name(tls.version)),
+            tls_version: connection.tls.as_ref().map(TlsFacts::version_name).filter(|name| !name.is_empty()),
             tls_cipher: connection.tls.as_ref().and_then(|tls| cipher_name(tls.cipher?)),
             client_certificate: connection.client().map(|client| &client.certificate),
             server_certificate: connection.tls.as_ref().and_then(|tls| tls.served.as_deref()),
@@ -189,14 +221,6 @@ impl Journal {
             received: self.received,
             route_name: self.rule.as_ref().map_or("", |rule| &rule.name),
         }
-    }
-}
-
-fn version_name(version: rustls::ProtocolVersion) -> Option<&'static str> {
-    match version {
-        rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
-        rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
-        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, response};
@@ -155,6 +156,9 @@ impl Exchange<'_> {
 
     fn end_upload(&mut self, end: Piece) -> Result<(), Failure> {
         self.uploading = false;
+        if self.way.proxy.access_logs.needs().moments() {
+            self.journal.request_end = Some(Instant::now());
+        }
         self.origin.finish(match end {
             Piece::Trailers(trailers) => Some(trailers),
             Piece::Data(_) | Piece::End => None,
@@ -259,6 +263,9 @@ impl Exchange<'_> {
                 head.headers.insert(SERVICE_TIME, milliseconds.into());
             }
         }
+        if self.way.proxy.access_logs.needs().moments() {
+            self.journal.response_begin = Some(Instant::now());
+        }
         let code = head.status.as_u16();
         self.outgoing.change_response(self.journal, code, &mut head.headers);
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -266,6 +273,9 @@ impl Exchange<'_> {
         }
         if let Some(server) = &self.way.proxy.own_headers.server {
             head.headers.insert(header::SERVER, server.clone());
+        }
+        if let Some(kept) = self.way.proxy.access_logs.needs().of_response(&head.headers) {
+            self.journal.keep().response = Some(kept);
         }
     }
 
@@ -301,6 +311,9 @@ impl Exchange<'_> {
         self.journal.sent += step.moved as u64;
         if let Some(trailers) = &step.trailers {
             self.journal.grpc_status = grpc_status(trailers).or(self.journal.grpc_status);
+            if let Some(kept) = self.way.proxy.access_logs.needs().of_trailers(trailers) {
+                self.journal.keep().trailers = Some(kept);
+            }
         }
         if step.done {
             self.client.finish(step.trailers).map_err(|_| Failure::ClientGone)?;

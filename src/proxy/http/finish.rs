@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http::uri::PathAndQuery;
+
+use crate::proxy::connection::TlsFacts;
+use crate::snapshot::ProxyPolicy;
 use crate::snapshot::cluster::{Cluster, WorkloadFacts};
 use crate::telemetry::Telemetry;
 use crate::telemetry::flags::ResponseFlags;
-use crate::telemetry::record::Record;
+use crate::telemetry::record::{Record, RecordKind};
 use crate::telemetry::requests::{RequestLabels, RequestProtocol, RequestSeries};
 
-use super::admit;
 use super::context::{Journal, Request};
 use super::visit::Visit;
 
@@ -97,45 +100,77 @@ pub(in crate::proxy) fn destined<'a>(
     labels
 }
 
-/// Counts the request and writes its line. `request` is `None` if its head could not be read.
-pub(super) fn finish(visit: &Visit, generation: u64, request: Option<&Request>, journal: &Journal) {
+/// Counts the request and writes its lines. `request` is `None` if its head could not be read.
+pub(super) fn finish(
+    visit: &Visit,
+    proxy: &ProxyPolicy,
+    generation: u64,
+    request: Option<&Request>,
+    journal: &Journal,
+) {
     let telemetry = &visit.worker.telemetry;
     let duration = journal.start.elapsed();
     visit.worker.series.record(generation, journal, duration, telemetry);
-    if !telemetry.access_log.is_on() {
-        return;
+    if proxy.access_logs.is_on() {
+        proxy.access_logs.write(&record(visit, proxy, request, journal, duration), &telemetry.access_log);
     }
-    let [forwarded_for, user_agent, request_id] =
-        request.map_or([&b""[..]; 3], |request| admit::logged(&request.headers));
-    telemetry.access_log.write(&Record {
-        start: journal.time,
-        method: request.map_or(b"", |request| request.method.as_str().as_bytes()),
-        path: request.map_or(b"", |request| request.path().as_bytes()),
-        protocol: request.map_or("HTTP/1.1", Request::protocol),
+}
+
+fn record<'a>(
+    visit: &'a Visit,
+    proxy: &ProxyPolicy,
+    request: Option<&'a Request>,
+    journal: &'a Journal,
+    duration: Duration,
+) -> Record<'a> {
+    let connection = &visit.connection;
+    let tls = connection.tls.as_ref();
+    let since = |moment: Instant| moment.saturating_duration_since(journal.start);
+    let kept = journal.kept.as_deref();
+    let mut record = Record {
+        protocol: "HTTP/1.1",
         response_code: journal.status,
         flags: journal.flags,
         response_code_details: &journal.details,
-        connection_termination_details: "",
         upstream_transport_failure_reason: journal.transport_failure.as_deref().unwrap_or_default(),
+        response_headers: kept.and_then(|kept| kept.response.as_ref()),
+        trailers: kept.and_then(|kept| kept.trailers.as_ref()),
         bytes_received: journal.received,
         bytes_sent: journal.sent,
+        head_received: journal.head_received,
+        head_sent: journal.head_sent,
         duration,
-        upstream_service_time: journal.service_time,
-        x_forwarded_for: forwarded_for,
-        user_agent,
-        request_id,
-        authority: request.map_or(b"", |request| request.authority.as_bytes()),
+        request_time: journal.request_end.map(since),
+        response_time: journal.response_begin.map(since),
+        upstream_service_time: journal.service_time.filter(|_| proxy.own_headers.debug),
+        is_grpc: journal.is_grpc,
+        grpc_status: journal.grpc_status,
+        attempts: journal.attempts,
         upstream_host: journal.upstream_host,
         upstream_cluster: journal.cluster.as_ref().map_or("", |cluster| &cluster.name),
         upstream_local_address: journal.upstream_local,
-        downstream_local_address: Some(visit.connection.local),
+        upstream_protocol: journal.upstream_protocol,
+        downstream_local_address: Some(connection.local),
         downstream_remote_address: Some(journal.client),
-        requested_server_name: visit
-            .connection
-            .tls
-            .as_ref()
-            .and_then(|tls| tls.server_name.as_deref())
-            .unwrap_or_default(),
+        downstream_direct_remote_address: Some(connection.socket_peer),
+        tls: tls.map(TlsFacts::record),
+        requested_server_name: tls.and_then(|tls| tls.server_name.as_deref()).unwrap_or_default(),
         route_name: journal.rule.as_ref().map_or("", |rule| &rule.name),
-    });
+        ..Record::empty(RecordKind::Http, journal.time)
+    };
+    let Some(request) = request else { return record };
+    record.method = request.method.as_str().as_bytes();
+    record.protocol = request.protocol();
+    record.scheme = &request.scheme;
+    if !request.has_body {
+        record.request_time = Some(Duration::ZERO);
+    }
+    let rewritten = kept.and_then(|kept| kept.path.as_ref());
+    record.path = rewritten.map_or(request.path(), PathAndQuery::as_str).as_bytes();
+    if rewritten.is_some() && proxy.own_headers.debug {
+        record.original_path = request.path().as_bytes();
+    }
+    record.authority = kept.and_then(|kept| kept.authority.as_ref()).unwrap_or(&request.authority).as_bytes();
+    record.request_headers = kept.and_then(|kept| kept.request.as_ref()).or(Some(&request.headers));
+    record
 }

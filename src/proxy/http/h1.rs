@@ -139,12 +139,15 @@ async fn refuse(
 ) -> Option<(Box<Link>, BytesMut)> {
     let reply = Reply::from(refusal);
     let mut client = Client::http1(HttpSession::new(link), Method::GET, false, true);
-    let server = visit.worker.store.load().proxy.own_headers.server.clone();
-    let written = reply::write(&mut client, &Method::GET, &mut journal, &reply, server.as_ref(), |_, _| {});
+    let snapshot = visit.worker.store.load();
+    let (proxy, generation) = (Arc::clone(&snapshot.proxy), snapshot.generation);
+    drop(snapshot);
+    let written =
+        reply::write(&mut client, &Method::GET, &mut journal, &reply, proxy.own_headers.server.as_ref(), |_, _| {});
     if !reply.flags.is_empty() {
         visit.worker.telemetry.metrics.protocol_error(&reply.details);
     }
-    finish::finish(visit, visit.worker.store.load().generation, None, &journal);
+    finish::finish(visit, &proxy, generation, None, &journal);
     if let (Ok(()), Client::Http1(client)) = (written, client) {
         Http1Client::close(*client).await;
     }

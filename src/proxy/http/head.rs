@@ -163,7 +163,7 @@ mod tests {
             path_normalization: crate::snapshot::PathNormalization::Base,
             forward_client_cert: Default::default(),
             max_concurrent_streams: 100,
-            listener_log: true,
+            access_logs: Default::default(),
             rejects_underscores: false,
             own_headers: crate::snapshot::OwnHeaders::default(),
         }

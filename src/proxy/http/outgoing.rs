@@ -127,6 +127,34 @@ impl<'a> Outgoing<'a> {
         Ok(head)
     }
 
+    /// Keeps of the head what the access logs tell of it.
+    pub(super) fn keep(&self, journal: &mut Journal, head: &request::Parts) {
+        let logs = &self.way.proxy.access_logs;
+        if !logs.is_on() {
+            return;
+        }
+        if self.path.is_some() {
+            journal.keep().path = head.uri.path_and_query().cloned();
+        }
+        if self.authority_source.is_some() {
+            journal.keep().authority = Some(self.authority.clone());
+        }
+        let changed = !self.way.destination.request_headers.is_empty() || !self.way.rule.request_headers.is_empty();
+        if let Some(kept) = logs.needs().of_request(&head.headers, changed) {
+            journal.keep().request = Some(kept);
+        }
+    }
+
+    /// As `keep`, of the head of a request that never got to an endpoint.
+    pub(super) fn keep_unsent(&self, journal: &mut Journal) {
+        if journal.upstream_protocol.is_empty()
+            && self.way.proxy.access_logs.is_on()
+            && let Ok(head) = self.http1(journal, None)
+        {
+            self.keep(journal, &head);
+        }
+    }
+
     fn new_path(&self) -> Option<&str> {
         self.path.as_deref().or(self.way.request.normalized.as_deref())
     }

@@ -42,7 +42,7 @@ pub(super) async fn serve(visit: &Visit, mut request: Request, mut journal: Jour
             answer(visit, &proxy, &request, client, &mut journal, &refused, |_, _| {}).await;
         }
     }
-    finish::finish(visit, generation, Some(&request), &journal);
+    finish::finish(visit, &proxy, generation, Some(&request), &journal);
 }
 
 async fn act(
@@ -94,7 +94,10 @@ async fn act(
             journal.left();
             return client.abort();
         }
-        Err(failure) => failure.reply(journal.attempts),
+        Err(failure) => {
+            Outgoing::new(&way).keep_unsent(journal);
+            failure.reply(journal.attempts)
+        }
     };
     let change = |journal: &Journal, headers: &mut HeaderMap| Outgoing::new(&way).change_response(journal, 0, headers);
     answer(visit, proxy, request, client, journal, &reply, change).await;
@@ -156,6 +159,7 @@ async fn answer(
     if visit.drain.is_draining() || !client.is_uploaded() {
         client.announce_close();
     }
+    let mut kept_headers = None;
     let written =
         reply::write(client, &request.method, journal, reply, proxy.own_headers.server.as_ref(), |journal, headers| {
             let kept = headers.get(header::CONTENT_TYPE).cloned();
@@ -164,7 +168,11 @@ async fn answer(
             if let Some(kept) = kept {
                 headers.entry(header::CONTENT_TYPE).or_insert(kept);
             }
+            kept_headers = proxy.access_logs.needs().of_response(headers);
         });
+    if kept_headers.is_some() {
+        journal.keep().response = kept_headers;
+    }
     let sent = match written {
         Ok(()) => std::future::poll_fn(|cx| client.poll_drive(cx)).await,
         Err(broken) => Err(broken),

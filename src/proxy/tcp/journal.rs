@@ -6,14 +6,13 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use crate::proxy::connection::Connection;
+use crate::proxy::connection::{Connection, TlsFacts};
 use crate::proxy::http::finish::destined;
 use crate::proxy::worker::Worker;
 use crate::snapshot::cluster::{Cluster, WorkloadFacts};
-use crate::telemetry::Telemetry;
 use crate::telemetry::flags::{Flag, ResponseFlags};
 use crate::telemetry::metrics::TcpSeries;
-use crate::telemetry::record::Record;
+use crate::telemetry::record::{Record, RecordKind};
 use crate::telemetry::requests::{RequestLabels, RequestProtocol};
 
 /// When a connection was accepted.
@@ -31,7 +30,7 @@ impl Arrival {
 
 /// What happened to a connection so far; dropping it counts the end and writes the line.
 pub(super) struct Journal<'a> {
-    telemetry: &'a Telemetry,
+    worker: &'a Worker,
     connection: &'a Connection,
     server_name: Option<&'a str>,
     arrival: Arrival,
@@ -52,13 +51,13 @@ pub(super) struct Journal<'a> {
 
 impl<'a> Journal<'a> {
     pub(super) fn new(
-        telemetry: &'a Telemetry,
+        worker: &'a Worker,
         connection: &'a Connection,
         server_name: Option<&'a str>,
         arrival: Arrival,
     ) -> Self {
         Journal {
-            telemetry,
+            worker,
             connection,
             server_name,
             arrival,
@@ -82,7 +81,7 @@ impl<'a> Journal<'a> {
     }
 
     fn count_open(&mut self) {
-        let series = self.telemetry.metrics.tcp_series(&self.labels());
+        let series = self.worker.telemetry.metrics.tcp_series(&self.labels());
         series.opened();
         self.series = Some(series);
     }
@@ -115,7 +114,7 @@ impl<'a> Journal<'a> {
             upstream_host: self.upstream_host,
             upstream_cluster: self.cluster.as_ref().map_or("", |cluster| &cluster.name),
             upstream_local_address: self.upstream_local,
-            ..connection_record(self.connection, self.server_name, self.arrival)
+            ..connection_record(RecordKind::Tcp, self.connection, self.server_name, self.arrival)
         }
     }
 }
@@ -126,10 +125,9 @@ impl Drop for Journal<'_> {
             self.count_open();
         }
         self.tell();
-        self.telemetry.metrics.tcp_series(&self.labels()).closed();
-        if self.telemetry.access_log.is_on() {
-            self.telemetry.access_log.write(&self.record());
-        }
+        self.worker.telemetry.metrics.tcp_series(&self.labels()).closed();
+        let proxy = Arc::clone(&self.worker.store.load().proxy);
+        proxy.access_logs.write(&self.record(), &self.worker.telemetry.access_log);
     }
 }
 
@@ -140,43 +138,29 @@ pub(in crate::proxy) fn log_stray(
     server_name: Option<&str>,
     arrival: Arrival,
 ) {
-    let log = &worker.telemetry.access_log;
-    if !log.is_on() || !worker.store.load().proxy.listener_log {
-        return;
-    }
-    log.write(&Record {
+    let proxy = Arc::clone(&worker.store.load().proxy);
+    let record = Record {
         flags: Flag::NoRouteFound.into(),
         response_code_details: "filter_chain_not_found",
-        ..connection_record(connection, server_name, arrival)
-    });
+        ..connection_record(RecordKind::Listener, connection, server_name, arrival)
+    };
+    proxy.access_logs.write(&record, &worker.telemetry.access_log);
 }
 
 /// A line without a request.
-fn connection_record<'a>(connection: &Connection, server_name: Option<&'a str>, arrival: Arrival) -> Record<'a> {
+fn connection_record<'a>(
+    kind: RecordKind,
+    connection: &'a Connection,
+    server_name: Option<&'a str>,
+    arrival: Arrival,
+) -> Record<'a> {
     Record {
-        start: arrival.time,
-        method: b"",
-        path: b"",
-        protocol: "",
-        response_code: 0,
-        flags: ResponseFlags::default(),
-        response_code_details: "",
-        connection_termination_details: "",
-        upstream_transport_failure_reason: "",
-        bytes_received: 0,
-        bytes_sent: 0,
         duration: arrival.instant.elapsed(),
-        upstream_service_time: None,
-        x_forwarded_for: b"",
-        user_agent: b"",
-        request_id: b"",
-        authority: b"",
-        upstream_host: None,
-        upstream_cluster: "",
-        upstream_local_address: None,
         downstream_local_address: Some(connection.local),
         downstream_remote_address: Some(connection.peer),
+        downstream_direct_remote_address: Some(connection.socket_peer),
+        tls: connection.tls.as_ref().map(TlsFacts::record),
         requested_server_name: server_name.unwrap_or_default(),
-        route_name: "",
+        ..Record::empty(kind, arrival.time)
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Visitor {
 /// Serves one connection until it ends. Its line in the access log is written even if the task is dropped.
 pub(super) async fn serve(visitor: Visitor, arrival: Arrival, worker: &Worker) {
     let Visitor { link, connection, server_name, proxy } = visitor;
-    let mut journal = Journal::new(&worker.telemetry, &connection, server_name.as_deref(), arrival);
+    let mut journal = Journal::new(worker, &connection, server_name.as_deref(), arrival);
     let Some(endpoint) = reach(&proxy, &mut journal, worker).await else { return };
     let (idle, most) = (proxy.idle_timeout, proxy.max_duration);
     // A long connection must not keep a replaced configuration alive.

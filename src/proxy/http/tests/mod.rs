@@ -117,7 +117,7 @@ impl Setup {
                 path_normalization: PathNormalization::Base,
                 forward_client_cert: Default::default(),
                 max_concurrent_streams: 100,
-                listener_log: true,
+                access_logs: Default::default(),
                 rejects_underscores: false,
                 own_headers: crate::snapshot::OwnHeaders::default(),
             }),
