@@ -9,6 +9,8 @@ mod changes;
 pub(crate) mod conformance;
 mod hosts;
 mod not_in_force;
+#[cfg(test)]
+mod properties;
 mod reachability;
 mod report;
 mod rounds;
