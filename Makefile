@@ -2,10 +2,15 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo build test check lint bench live fuzz
+# Where the case files are, with the folders validation, routing and analyze; and whether their expectations are made
+# false, one after the other, to see that each of them is noticed.
+CASES ?= ../shared/cases
+NEGATIVE ?= 0
+
+.PHONY: help demo build test check lint bench conformance live fuzz
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
 
 demo: ## bookinfo and three dashboards behind the gateway, on this machine
 	$(CARGO) run --release --locked -- demo
@@ -26,6 +31,9 @@ lint: ## format, clippy, licences
 
 bench: ## the criterion benches: look-up, compile, forwarding
 	$(CARGO) bench --locked
+
+conformance: ## against Istio's own test cases in CASES; NEGATIVE=1 wants every falsified case to fail
+	CASES=$(CASES) NEGATIVE=$(NEGATIVE) $(CARGO) test --lib --locked conformance::cases_agree -- --exact --nocapture
 
 live: ## against what a real Istio did; needs ../shared/live, Go and PyYAML
 	bash tests/live/run

@@ -52,7 +52,7 @@ impl Configuration {
             let chain = listener.chains.find(&ConnectionFacts::plain(listener.address.ip()))?;
             chain.routes()
         })?;
-        let facts = RequestFacts { method: "GET", scheme: "http", authority, path, query: None, headers };
+        let facts = RequestFacts { method: "GET", scheme: "http", authority, path, query: None, headers, claims: None };
         Some(&*routes.find(authority)?.find(&facts)?.origin)
     }
 }

@@ -4,6 +4,7 @@
 
 mod asked;
 mod nearest;
+mod outbound;
 mod text;
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,9 +14,10 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName};
 use serde::Serialize;
 
-use self::asked::Asked;
+pub(crate) use self::outbound::explain_outbound;
+
+use self::asked::{Asked, Asker};
 use self::nearest::nearest;
-use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::{Cluster, EndpointSource};
 use crate::snapshot::cors::CorsVerdict;
 use crate::snapshot::fault::{Abort, FaultPolicy};
@@ -27,6 +29,7 @@ use crate::snapshot::redirect::{host_of, https_location};
 use crate::snapshot::route::{Action, ClusterReference, Destination, Forward, RequestFacts, RouteRule, VirtualHost};
 use crate::snapshot::tcp::{TcpDestination, TcpProxy};
 use crate::snapshot::tls::{TlsClient, TlsServer};
+use crate::snapshot::{ProxyPolicy, Snapshot};
 
 /// A request to explain.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +43,10 @@ pub(crate) struct Query {
     pub from: Option<IpAddr>,
     /// The server name of TLS; empty for none. If absent, it is the host of an `https` URL, and `tcp` is plaintext.
     pub sni: Option<String>,
+    /// The address that a workload connects to; if absent, that of the service which has the URL's host.
+    pub to: Option<IpAddr>,
+    /// What a token that was verified says.
+    pub claims: Option<serde_json::Value>,
 }
 
 /// What would happen, step by step. Steps that are not reached are absent.
@@ -52,6 +59,8 @@ pub(crate) struct Explanation {
     pub listener: Option<String>,
     /// The chain, with the reason for it.
     pub chain: Option<String>,
+    /// Istio's name of the route table, such as `http.8080`.
+    pub route_table: Option<String>,
     /// The virtual host, with the reason for it.
     pub virtual_host: Option<String>,
     /// Every rule of the host, in order.
@@ -125,36 +134,58 @@ pub(crate) struct Target {
 
 /// Explains a request against a snapshot. Fails with a sentence if the URL or a header cannot be read.
 pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, String> {
-    let asked = Asked::new(query)?;
-    let mut explanation = Explanation { generation: snapshot.generation, ..Explanation::default() };
-    explanation.request = match asked.scheme.as_str() {
+    let asked = Asked::new(query, Asker::Client)?;
+    let mut explanation = Explanation { generation: snapshot.generation, ..begin(&asked) };
+    if let Some((listener, chain)) = find_chain(snapshot, &asked, &mut explanation) {
+        let local = listener.address;
+        serve(chain, &asked, Context { query, local, proxy: &snapshot.proxy }, &mut explanation);
+    }
+    Ok(explanation)
+}
+
+fn begin(asked: &Asked) -> Explanation {
+    let request = match asked.scheme.as_str() {
         "tcp" => format!("tcp://{}", asked.authority),
         scheme => format!("{} {scheme}://{}{}", asked.method, asked.authority, asked.target),
     };
-    let Some((listener, chain)) = find_chain(snapshot, &asked, &mut explanation) else { return Ok(explanation) };
+    Explanation { request, ..Explanation::default() }
+}
+
+/// What a chain is asked under.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    query: &'a Query,
+    /// The address that the client connected to.
+    local: SocketAddr,
+    proxy: &'a ProxyPolicy,
+}
+
+/// What the chain does with the request.
+fn serve(chain: &FilterChain, asked: &Asked, context: Context<'_>, explanation: &mut Explanation) {
     let routes = match &chain.service {
         Service::Http(_) if asked.scheme == "tcp" => {
             let reason = "the server reads HTTP; ask for an http or https URL";
             explanation.outcome = Outcome::Closed { reason: reason.to_owned() };
-            return Ok(explanation);
+            return;
         }
         Service::Http(routes) => routes,
         Service::Tcp(proxy) => {
             explanation.outcome = connected(proxy);
-            return Ok(explanation);
+            return;
         }
     };
-    let level = snapshot.proxy.path_normalization;
+    explanation.route_table = Some(routes.name.clone());
+    let level = context.proxy.path_normalization;
     let normalized = match path::normalize(&asked.target, level) {
         Ok(normalized) if path::is_redirected(&asked.target, level) => {
             let reason = "a path with escaped slashes is redirected to its decoded form";
             explanation.outcome = answered(307, reason, Some(normalized.into_owned()));
-            return Ok(explanation);
+            return;
         }
         Ok(normalized) => normalized,
         Err(error) => {
             explanation.outcome = answered(400, &error.to_string(), None);
-            return Ok(explanation);
+            return;
         }
     };
     let (path, query) = path::split_query(&normalized);
@@ -165,6 +196,7 @@ pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation,
         path,
         query,
         headers: &asked.headers,
+        claims: context.query.claims.as_ref(),
     };
     explanation.request = format!("{} {}://{}{normalized}", asked.method, asked.scheme, asked.authority);
     let Some(host) = routes.find(&asked.authority) else {
@@ -172,7 +204,7 @@ pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation,
         explanation.outcome = answered(404, &no_host(&hosts), None);
         let name = nearest(host_of(&asked.authority), hosts.iter().map(|host| &*host.name));
         explanation.nearest = name.map(|name| format!("host {name} would be served"));
-        return Ok(explanation);
+        return;
     };
     explanation.virtual_host = Some(format!("{} ({})", host.name, why_host(&host.name)));
     let chosen = host.find(&facts);
@@ -183,9 +215,8 @@ pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation,
             answered(301, "the server redirects plaintext to https", Some(https_location(&facts)))
         }
         None => answered(404, "no rule of the host matches", None),
-        Some(rule) => outcome(rule, &facts, &asked, listener.address),
+        Some(rule) => outcome(rule, &facts, asked, context.local),
     };
-    Ok(explanation)
 }
 
 fn find_chain<'a>(
@@ -433,6 +464,7 @@ fn endpoints(cluster: &Cluster) -> Vec<String> {
         EndpointSource::Dns { names, .. } => {
             names.iter().map(|name| format!("{}:{} (looked up)", name.name, name.port)).collect()
         }
+        EndpointSource::Original => vec!["the address that is asked for".to_owned()],
     }
 }
 

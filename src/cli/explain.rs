@@ -10,6 +10,9 @@ use super::check::count;
 use super::files::Files;
 use super::{Format, say};
 use crate::analysis::View;
+use crate::base::clock;
+use crate::compile;
+use crate::compile::outbound::{self, Workload};
 use crate::explain::{self, Query};
 use crate::resource::finding::Severity;
 
@@ -18,7 +21,8 @@ pub(super) struct Explain {
     /// Left out for tcp://host:port.
     #[arg(value_name = "METHOD")]
     method: String,
-    /// http://host[:port]/path, https://..., or tcp://host:port; the port is the Gateway's, or the one that is bound.
+    /// http://host[:port]/path, https://..., or tcp://host:port; the port is the Gateway's, the one that is bound, or
+    /// with --sidecar the service's.
     url: Option<String>,
     #[command(flatten)]
     files: Files,
@@ -31,6 +35,15 @@ pub(super) struct Explain {
     /// The server name of TLS; empty for none [default: the host of an https URL; none makes tcp plaintext].
     #[arg(long, value_name = "NAME")]
     sni: Option<String>,
+    /// Explains what a workload of the mesh meets on its way out, by its namespace and labels.
+    #[arg(long, value_name = "NAMESPACE[/KEY=VALUE,...]", value_parser = workload)]
+    sidecar: Option<Workload>,
+    /// The address that the workload connects to [default: that of the URL's service].
+    #[arg(long, value_name = "IP", requires = "sidecar")]
+    to: Option<IpAddr>,
+    /// The claims of a verified token, as JSON, for rules on `@request.auth.claims`.
+    #[arg(long, value_name = "JSON", value_parser = claims)]
+    claims: Option<serde_json::Value>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -53,13 +66,37 @@ impl Explain {
             1 => eprintln!("limani: the configuration has an error; `limani check` shows it"),
             _ => eprintln!("limani: the configuration has {errors} errors; `limani check` shows them"),
         }
-        let query = Query { method, url, headers: self.headers, from: self.from, sni: self.sni };
-        let explanation = explain::explain(&snapshot, &query).map_err(anyhow::Error::msg)?;
+        let (headers, from, sni) = (self.headers, self.from, self.sni);
+        let query = Query { method, url, headers, from, sni, to: self.to, claims: self.claims };
+        let explanation = match &self.sidecar {
+            None => explain::explain(&snapshot, &query),
+            Some(workload) => {
+                let (resources, settings) = &loaded.accepted;
+                let memory = &mut compile::Memory::default();
+                let (outbound, _) = outbound::compile(resources, settings, workload, clock::now(), memory);
+                explain::explain_outbound(&outbound, &query)
+            }
+        };
+        let explanation = explanation.map_err(anyhow::Error::msg)?;
         match self.format {
             Format::Text => say(&explanation.to_string()),
             Format::Json => say(&(serde_json::to_string_pretty(&explanation)? + "\n")),
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn claims(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+fn workload(text: &str) -> Result<Workload, String> {
+    let (namespace, labels) = text.split_once('/').unwrap_or((text, ""));
+    let label = |pair: &str| pair.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let labels: Option<_> = labels.split(',').filter(|pair| !pair.is_empty()).map(label).collect();
+    match labels {
+        Some(labels) if !namespace.is_empty() => Ok(Workload { namespace: namespace.to_owned(), labels }),
+        _ => Err("expected NAMESPACE or NAMESPACE/KEY=VALUE,...".into()),
     }
 }
 

@@ -9,6 +9,7 @@ use super::DEFAULT_SETTINGS;
 use crate::analysis::{self, Look, View};
 use crate::base::clock;
 use crate::compile;
+use crate::resource::ResourceSet;
 use crate::resource::finding::Finding;
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
@@ -32,6 +33,8 @@ pub(super) struct Files {
 pub(super) struct Loaded {
     /// `None` if the settings are unusable.
     pub snapshot: Option<Snapshot>,
+    /// What the snapshot was made of.
+    pub accepted: (ResourceSet, Settings),
     pub findings: Vec<Finding>,
 }
 
@@ -51,7 +54,7 @@ impl Files {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let gathered = match self.gather()? {
             Ok(gathered) => gathered,
-            Err(findings) => return Ok(Loaded { snapshot: None, findings }),
+            Err(findings) => return Ok(Loaded { snapshot: None, accepted: Default::default(), findings }),
         };
         let mut findings = gathered.findings;
         let now = clock::now();
@@ -63,7 +66,7 @@ impl Files {
         let (snapshot, compiled) = compile::compile(&accepted, &gathered.settings, 1, now, memory);
         findings.extend(compiled);
         findings.sort_by(|a, b| a.location.cmp(&b.location));
-        Ok(Loaded { snapshot: Some(snapshot), findings })
+        Ok(Loaded { snapshot: Some(snapshot), accepted: (accepted, gathered.settings), findings })
     }
 
     fn gather(mut self) -> anyhow::Result<Result<Gathered, Vec<Finding>>> {

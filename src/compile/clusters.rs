@@ -34,8 +34,7 @@ pub(super) fn reference(work: &mut Work<'_>, destination: &Destination, place: P
     let host = work.index.resolve_alias(&qualified);
     let port = destination_port(work, destination, &host, place);
     let subset = destination.subset.as_str();
-    let name: Arc<str> = format!("outbound|{port}|{subset}|{host}").into();
-    named(work, name)
+    named(work, format!("outbound|{port}|{subset}|{host}").into())
 }
 
 /// The cluster of a service that clients of the mesh name themselves (AUTO_PASSTHROUGH): its endpoints that speak
@@ -44,7 +43,8 @@ pub(super) fn mesh_reference(work: &mut Work<'_>, host: &str, port: u16, subset:
     named(work, format!("outbound_.{port}_.{subset}_.{host}").into())
 }
 
-fn named(work: &mut Work<'_>, name: Arc<str>) -> ClusterReference {
+/// The cluster with Istio's name, known or not.
+pub(super) fn named(work: &mut Work<'_>, name: Arc<str>) -> ClusterReference {
     let cluster = by_name(work, &name);
     let answer = Answer::of(cluster.as_deref().into_iter());
     work.index.note(answer, || Question::Cluster { name: name.clone() });

@@ -1,7 +1,7 @@
 //! Which servers of all Gateways share an address, and which are left out? (Istio's merge of Gateways.)
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::index::{is_subset, sorted};
@@ -11,7 +11,7 @@ use super::services::{ServiceSource, ServiceView};
 use crate::resource::ResourceSet;
 use crate::resource::codes;
 use crate::resource::core::Service;
-use crate::resource::meta::Object;
+use crate::resource::meta::{Meta, Object};
 use crate::resource::networking::{Gateway, Server, ServerTlsMode, ServiceEntry};
 use crate::resource::settings::Settings;
 
@@ -61,18 +61,19 @@ pub(super) fn merge<'a>(
     settings: &Settings,
     problems: &mut Problems,
 ) -> Vec<BoundServer<'a>> {
-    let translations = Translations::new(resources, settings);
+    let fronts = Fronts::new(resources, settings);
     let mut ports: HashMap<u16, PortState> = HashMap::new();
     let mut bound = Vec::new();
     for gateway in sorted(&resources.gateways) {
-        if !is_subset(&gateway.spec.selector, &settings.gateway.labels) {
+        if named_services(gateway).is_none() && !is_subset(&gateway.spec.selector, &settings.gateway.labels) {
             continue;
         }
         for (number, server) in gateway.spec.servers.iter().enumerate() {
-            let Some(port) = translations.bound_port(server.port.number) else { continue };
-            match admit(gateway, server, number, port, settings, ports.entry(port).or_default()) {
-                Ok(admitted) => bound.extend(admitted),
-                Err((code, reason)) => problems.report(gateway, code, &format!("spec.servers[{number}]"), reason),
+            for port in fronts.bound_ports(gateway, server.port.number) {
+                match admit(gateway, server, number, port, settings, ports.entry(port).or_default()) {
+                    Ok(admitted) => bound.extend(admitted),
+                    Err((code, reason)) => problems.report(gateway, code, &format!("spec.servers[{number}]"), reason),
+                }
             }
         }
     }
@@ -199,46 +200,76 @@ fn server_hosts<'a>(gateway: &Object<Gateway>, server: &'a Server) -> Vec<Cow<'a
     server.hosts.iter().map(complete).collect()
 }
 
-/// The ports of the Services in front of this gateway, to what they lead to.
-struct Translations {
-    fixed: HashMap<u16, u16>,
+/// The Services in front of this gateway, with what their ports lead to.
+struct Fronts<'a> {
+    /// `[listen]` of the settings; it comes before the Services.
+    fixed: &'a BTreeMap<u16, u16>,
+    services: Vec<Front<'a>>,
 }
 
-impl Translations {
-    fn new(resources: &ResourceSet, settings: &Settings) -> Translations {
+struct Front<'a> {
+    hosts: Vec<Cow<'a, str>>,
+    /// Gateways that select by labels are bound as they are written.
+    is_only_named: bool,
+    /// A port and what it leads to.
+    ports: Vec<(u16, u16)>,
+}
+
+impl<'a> Fronts<'a> {
+    fn new(resources: &'a ResourceSet, settings: &'a Settings) -> Fronts<'a> {
         let ours = &settings.gateway;
-        let mut fixed: HashMap<u16, u16> = settings.listen.ports.iter().map(|(port, bound)| (*port, *bound)).collect();
         let in_front = |service: &&Object<Service>| {
             service.meta.namespace == ours.namespace
                 && !service.spec.selector.is_empty()
                 && is_subset(&service.spec.selector, &ours.labels)
         };
-        let services = sorted(&resources.services)
-            .into_iter()
-            .filter(in_front)
-            .map(|service| (&service.meta, ServiceSource::Kubernetes(service)));
+        let host = |meta: &Meta| format!("{}.{}.svc.{}", meta.name, meta.namespace, ours.cluster_domain);
+        let services = sorted(&resources.services).into_iter().filter(in_front);
+        let services = services
+            .map(|service| (&service.meta, vec![Cow::Owned(host(&service.meta))], ServiceSource::Kubernetes(service)));
         let has_us = |entry: &&Object<ServiceEntry>| {
             entry.meta.namespace == ours.namespace
                 && !ours.labels.is_empty()
                 && entry.spec.endpoints.iter().any(|endpoint| is_subset(&ours.labels, &endpoint.labels))
         };
-        let entries = sorted(&resources.service_entries).into_iter().filter(has_us);
-        let entries = entries.map(|entry| (&entry.meta, ServiceSource::Entries(vec![entry])));
-        for (meta, source) in services.chain(entries) {
-            if meta.labels.contains_key("experimental.istio.io/disable-gateway-port-translation") {
-                continue;
-            }
-            let view = ServiceView { host: Cow::Borrowed(""), namespace: "", source };
-            for port in view.ports() {
-                fixed.entry(port.number).or_insert(port.target);
-            }
-        }
-        Translations { fixed }
+        let entries = sorted(&resources.service_entries).into_iter().filter(has_us).map(|entry| {
+            let hosts = entry.spec.hosts.iter().map(|host| Cow::Borrowed(host.as_str())).collect();
+            (&entry.meta, hosts, ServiceSource::Entries(vec![entry]))
+        });
+        let front = |(meta, hosts, source): (&Meta, Vec<Cow<'a, str>>, ServiceSource<'a>)| {
+            let view = ServiceView { host: Cow::Borrowed(""), namespace: "", source, place: 0 };
+            let ports = view.ports().map(|port| (port.number, port.target)).collect();
+            let is_only_named = meta.labels.contains_key("experimental.istio.io/disable-gateway-port-translation");
+            Front { hosts, is_only_named, ports }
+        };
+        Fronts { fixed: &settings.listen.ports, services: services.chain(entries).map(front).collect() }
     }
 
-    /// What is bound for a Gateway's port.
-    fn bound_port(&self, number: u32) -> Option<u16> {
-        let number = u16::try_from(number).ok().filter(|number| *number > 0)?;
-        Some(self.fixed.get(&number).copied().unwrap_or(number))
+    /// What is bound for a server's port: the target of the first Service with that port, else the port itself. A
+    /// Gateway that names its Services is bound to all their targets, and to nothing else.
+    fn bound_ports(&self, gateway: &Object<Gateway>, number: u32) -> Vec<u16> {
+        let Some(number) = u16::try_from(number).ok().filter(|number| *number > 0) else { return Vec::new() };
+        let target =
+            |front: &Front<'_>| front.ports.iter().find(|(port, _)| *port == number).map(|(_, target)| *target);
+        match (self.fixed.get(&number), named_services(gateway)) {
+            (Some(bound), _) => vec![*bound],
+            (None, Some(names)) => {
+                let is_named = |front: &&Front<'_>| front.hosts.iter().any(|host| names.contains(&&**host));
+                let mut targets: Vec<u16> = self.services.iter().filter(is_named).filter_map(target).collect();
+                targets.sort_unstable();
+                targets.dedup();
+                targets
+            }
+            (None, None) => {
+                let all = self.services.iter().filter(|front| !front.is_only_named);
+                vec![all.into_iter().find_map(target).unwrap_or(number)]
+            }
+        }
     }
+}
+
+/// The hosts of the Services that a Gateway is for, if it names them; then its selector does not count.
+fn named_services(gateway: &Object<Gateway>) -> Option<Vec<&str>> {
+    let names = gateway.meta.annotations.get("internal.istio.io/gateway-service")?;
+    Some(names.split(',').map(str::trim).collect())
 }

@@ -21,6 +21,8 @@ pub(super) struct Index<'a> {
     pub settings: &'a Settings,
     rules: Rules<'a>,
     services: HashMap<Cow<'a, str>, Vec<ServiceView<'a>>>,
+    /// How many services were added.
+    seen: usize,
     bound: HashMap<String, Vec<&'a Arc<Object<VirtualService>>>>,
     virtual_services: HashMap<(&'a str, &'a str), &'a Arc<Object<VirtualService>>>,
     secrets: HashMap<(&'a str, &'a str), &'a Arc<Object<Secret>>>,
@@ -37,6 +39,7 @@ impl<'a> Index<'a> {
             settings,
             rules: Rules::new(&resources.destination_rules, settings),
             services: HashMap::new(),
+            seen: 0,
             bound: HashMap::new(),
             virtual_services: HashMap::new(),
             secrets: resources.secrets.iter().map(|secret| (identity(secret), secret)).collect(),
@@ -112,7 +115,8 @@ impl<'a> Index<'a> {
     }
 
     fn add_service(&mut self, host: Cow<'a, str>, namespace: &'a str, source: ServiceSource<'a>) {
-        let view = ServiceView { host: host.clone(), namespace, source };
+        let view = ServiceView { host: host.clone(), namespace, source, place: self.seen };
+        self.seen += 1;
         self.services.entry(host).or_default().push(view);
     }
 
@@ -140,7 +144,11 @@ impl<'a> Index<'a> {
                 object.spec.gateways.iter().map(|name| gateway_key(name, &object.meta.namespace)).collect();
             names.sort_unstable();
             names.dedup();
-            for name in names.into_iter().filter(|name| name != "mesh") {
+            // Delegates are bound to nothing.
+            if names.is_empty() && !object.spec.hosts.is_empty() {
+                names.push("mesh".to_owned());
+            }
+            for name in names {
                 self.bound.entry(name).or_default().push(object);
             }
         }
@@ -171,6 +179,19 @@ impl<'a> Index<'a> {
         let found = self.services.get(host).map(Vec::as_slice).unwrap_or_default();
         self.note(answer_of_services(found), || Question::Services { host: host.into() });
         found
+    }
+
+    /// Every service that is seen here: Kubernetes Services before ServiceEntries, older before younger.
+    pub(super) fn all_services(&self) -> Vec<&ServiceView<'a>> {
+        let mut all: Vec<&ServiceView<'a>> = self.services.values().flatten().collect();
+        all.sort_by_key(|view| view.place);
+        all
+    }
+
+    /// From now on a host means the service of our own namespace, if there is one, as it does for workloads.
+    pub(super) fn prefer_own_namespace(&mut self) {
+        let ours = self.settings.gateway.namespace.as_str();
+        self.services.values_mut().for_each(|views| views.sort_by_key(|view| view.namespace != ours));
     }
 
     /// The DestinationRule that holds for a service.

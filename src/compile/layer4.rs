@@ -33,7 +33,7 @@ pub(super) fn tcp_proxy<'a>(work: &mut Work<'a>, server: &BoundServer<'a>) -> Op
         for (number, route) in object.spec.tcp.iter().enumerate() {
             let for_us = |entry| applies(server, object, entry);
             if route.matches.is_empty() || route.matches.iter().any(|entry| for_us((entry.port, &entry.gateways))) {
-                return proxy(work, server, object, &format!("tcp[{number}]"), &route.route);
+                return proxy(work, port_number(server), object, &format!("tcp[{number}]"), &route.route);
             }
         }
     }
@@ -58,7 +58,7 @@ pub(super) fn passthrough<'a>(work: &mut Work<'a>, server: &BoundServer<'a>, cha
                     continue;
                 }
                 known.extend(entry.sni_hosts.iter().map(String::as_str));
-                if let Some(proxy) = proxy(work, server, object, &origin, &route.route) {
+                if let Some(proxy) = proxy(work, port_number(server), object, &origin, &route.route) {
                     let chain = FilterChain { name: chain_name(server), tls: None, service: tcp(proxy) };
                     for name in chains.insert(names_of(entry), Arc::new(chain)) {
                         report_taken(work, object, &origin, &name);
@@ -94,7 +94,7 @@ pub(super) fn auto_passthrough<'a>(work: &mut Work<'a>, server: &BoundServer<'a>
                     ..ChainMatch::default()
                 };
                 let destinations = vec![TcpDestination { cluster, weight: 1 }];
-                let proxy = finish(server, "AUTO_PASSTHROUGH".into(), destinations);
+                let proxy = finish(port_number(server), "AUTO_PASSTHROUGH".into(), destinations);
                 chains.insert(
                     conditions,
                     Arc::new(FilterChain { name: chain_name(server), tls: None, service: tcp(proxy) }),
@@ -143,14 +143,14 @@ fn report_taken(work: &mut Work<'_>, object: &Object<VirtualService>, origin: &s
 }
 
 /// A single destination needs no weight; of several those without weight get nothing.
-fn proxy(
+pub(super) fn proxy(
     work: &mut Work<'_>,
-    server: &BoundServer<'_>,
+    port: u16,
     object: &Object<VirtualService>,
     origin: &str,
     route: &[RouteDestination],
 ) -> Option<TcpProxy> {
-    let place = Place { namespace: &object.meta.namespace, server_port: port_number(server) };
+    let place = Place { namespace: &object.meta.namespace, server_port: port };
     let mut destinations = Vec::with_capacity(route.len());
     for one in route {
         let weight = if route.len() == 1 { 1 } else { u32::try_from(one.weight).unwrap_or_default() };
@@ -163,18 +163,18 @@ fn proxy(
         work.problems.report(object, &codes::RULE_SPOILED, &format!("spec.{origin}"), message);
         return None;
     }
-    Some(finish(server, format!("VirtualService {} {origin}", object.key()), destinations))
+    Some(finish(port, format!("VirtualService {} {origin}", object.key()), destinations))
 }
 
 /// The first destination's rule settles how long connections may last.
-fn finish(server: &BoundServer<'_>, origin: String, destinations: Vec<TcpDestination>) -> TcpProxy {
+pub(super) fn finish(port: u16, origin: String, destinations: Vec<TcpDestination>) -> TcpProxy {
     let settings = match destinations.first().map(|first| &first.cluster) {
         Some(ClusterReference::Known(cluster)) => cluster.tcp,
         Some(ClusterReference::Missing(_)) | None => TcpSettings::default(),
     };
     TcpProxy {
         origin: origin.into(),
-        port: port_number(server),
+        port,
         total_weight: destinations.iter().fold(0, |sum: u32, one| sum.saturating_add(one.weight)),
         destinations,
         idle_timeout: settings.idle_timeout,

@@ -51,7 +51,7 @@ pub(super) fn conditions(memory: &mut Memory, entry: &HttpMatchRequest) -> Resul
     }
     for (name, written) in &entry.without_headers {
         let value = map_value(memory, written.as_ref())?;
-        conditions.push(match pseudo(name, value.clone()) {
+        conditions.push(match claim(name, &value).or_else(|| pseudo(name, value.clone())) {
             Some(condition) => Condition::Not(Box::new(condition)),
             None => header(name, value, |name, value| Condition::WithoutHeader { name, value }),
         });
@@ -95,8 +95,8 @@ fn pattern(memory: &mut Memory, regex: &str) -> Result<Arc<crate::snapshot::patt
 }
 
 fn header(name: &str, value: ValueMatch, make: impl Fn(HeaderName, ValueMatch) -> Condition) -> Condition {
-    if name.starts_with("@request.auth.claims") {
-        return Condition::Never("claims of tokens are not in force yet".into());
+    if let Some(condition) = claim(name, &value) {
+        return condition;
     }
     if let Some(condition) = pseudo(name, value.clone()) {
         return condition;
@@ -105,6 +105,20 @@ fn header(name: &str, value: ValueMatch, make: impl Fn(HeaderName, ValueMatch) -
         Ok(name) => make(name, value),
         Err(_) => Condition::Never(format!("`{name}` is no header name").into()),
     }
+}
+
+/// `@request.auth.claims.a.b`, or with `[a][b]` for names that have dots.
+fn claim(name: &str, value: &ValueMatch) -> Option<Condition> {
+    const PREFIX: &str = "@request.auth.claims";
+    let rest =
+        name.get(..PREFIX.len()).filter(|start| start.eq_ignore_ascii_case(PREFIX)).and(name.get(PREFIX.len()..))?;
+    let nested = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let path: Vec<Box<str>> = match (nested, rest.strip_prefix('.')) {
+        (Some(nested), _) => nested.split("][").map(Into::into).collect(),
+        (None, Some(dotted)) => dotted.split('.').map(Into::into).collect(),
+        (None, None) => return Some(Condition::Never(format!("`{name}` names no claim").into())),
+    };
+    Some(Condition::Claim { path, value: value.clone() })
 }
 
 /// Header names that are not headers.
@@ -117,4 +131,22 @@ fn pseudo(name: &str, value: ValueMatch) -> Option<Condition> {
         other if other.starts_with(':') => Condition::Never(format!("requests have no `{other}`").into()),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_named_by_dots_or_brackets() {
+        let shown = |name: &str| claim(name, &ValueMatch::Present).map(|condition| condition.to_string());
+        for (name, expected) in [
+            ("@request.auth.claims.a.b", Some("claim a.b is present")),
+            ("@request.auth.claims[https://a.b/c][d]", Some("claim https://a.b/c.d is present")),
+            ("@request.auth.claimsa", Some("never: `@request.auth.claimsa` names no claim")),
+            ("x-user", None),
+        ] {
+            assert_eq!(shown(name).as_deref(), expected);
+        }
+    }
 }

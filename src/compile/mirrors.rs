@@ -9,12 +9,7 @@ use crate::snapshot::route::{ClusterReference, Mirror};
 pub(super) fn mirrors(work: &mut Work<'_>, route: &HttpRoute, place: Place<'_>) -> Vec<Mirror> {
     let mut mirrors = Vec::new();
     if let Some(destination) = &route.mirror {
-        let share = match (route.mirror_percentage, route.mirror_percent) {
-            (Some(percentage), _) => millionths(Some(percentage)),
-            (None, Some(percent)) => percent.saturating_mul(10_000),
-            (None, None) => millionths(None),
-        };
-        mirrors.extend(mirror(work, destination, share, place));
+        mirrors.extend(mirror(work, destination, share(route.mirror_percentage, route.mirror_percent), place));
     }
     for policy in &route.mirrors {
         if let Some(destination) = &policy.destination {
@@ -22,6 +17,14 @@ pub(super) fn mirrors(work: &mut Work<'_>, route: &HttpRoute, place: Place<'_>) 
         }
     }
     mirrors
+}
+
+/// `mirrorPercentage` comes before the older `mirrorPercent`.
+pub(super) fn share(percentage: Option<Percent>, percent: Option<u32>) -> u32 {
+    match (percentage, percent) {
+        (None, Some(percent)) => percent.saturating_mul(10_000),
+        (percentage, _) => millionths(percentage),
+    }
 }
 
 fn mirror(work: &mut Work<'_>, destination: &Destination, share: u32, place: Place<'_>) -> Option<Mirror> {

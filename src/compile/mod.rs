@@ -22,6 +22,7 @@ mod listeners;
 mod matches;
 mod memory;
 mod mirrors;
+pub(crate) mod outbound;
 mod problems;
 mod protocol;
 mod retries;

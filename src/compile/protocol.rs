@@ -42,6 +42,11 @@ impl Protocol {
         }
     }
 
+    /// Whether HTTP is spoken, or may be: then the first bytes tell.
+    pub(super) fn may_be_http(self) -> bool {
+        self.is_http() || self == Protocol::Unknown
+    }
+
     /// Whether plaintext HTTP is spoken.
     pub(super) fn is_http(self) -> bool {
         matches!(self, Protocol::Http | Protocol::Http2)

@@ -99,12 +99,16 @@ fn redirects(server: &BoundServer<'_>) -> bool {
 
 /// The hosts that a server offers to VirtualServices of a namespace.
 pub(super) fn for_namespace<'a>(server: &'a BoundServer<'_>, namespace: &str) -> Vec<&'a str> {
-    let offered = |host: &'a str| match host.split_once('/') {
+    offered_to(server.hosts.iter().map(|host| &**host), namespace).collect()
+}
+
+/// Of hosts as `namespace/name` or `name` those that are for a namespace.
+pub(super) fn offered_to<'a>(hosts: impl Iterator<Item = &'a str>, namespace: &str) -> impl Iterator<Item = &'a str> {
+    hosts.filter_map(move |host| match host.split_once('/') {
         None => Some(host),
         Some((wanted, name)) if wanted == "*" || wanted == namespace => Some(name),
         Some(_) => None,
-    };
-    server.hosts.iter().filter_map(|host| offered(host)).collect()
+    })
 }
 
 /// Virtual hosts in the making, by lower-case name, in the order of first sight.

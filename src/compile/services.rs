@@ -13,6 +13,8 @@ pub(super) struct ServiceView<'a> {
     pub host: Cow<'a, str>,
     pub namespace: &'a str,
     pub source: ServiceSource<'a>,
+    /// The place in the order of all services.
+    pub place: usize,
 }
 
 /// Where a service was written.

@@ -22,8 +22,15 @@ pub(super) struct Asked {
     pub from: IpAddr,
 }
 
+/// Who asks: a gateway tells of its clients in headers, a sidecar leaves its workload's headers alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Client,
+    Workload,
+}
+
 impl Asked {
-    pub(super) fn new(query: &Query) -> Result<Asked, String> {
+    pub(super) fn new(query: &Query, asker: Asker) -> Result<Asked, String> {
         let wrong = |why: &str| format!("`{}` cannot be explained: {why}; write http://host[:port]/path", query.url);
         let (scheme, rest) = query.url.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
         let scheme = scheme.to_ascii_lowercase();
@@ -54,12 +61,12 @@ impl Asked {
             from,
         };
         asked.sni = asked.sni.filter(|name| !name.is_empty());
-        asked.add_headers(query)?;
+        asked.add_headers(query, asker)?;
         Ok(asked)
     }
 
     /// Headers as the proxy has them when it looks for a rule: its own are set, known ones joined.
-    fn add_headers(&mut self, query: &Query) -> Result<(), String> {
+    fn add_headers(&mut self, query: &Query, asker: Asker) -> Result<(), String> {
         let own = [
             ("x-forwarded-for", self.from.to_string()),
             ("x-forwarded-proto", self.scheme.clone()),
@@ -67,7 +74,14 @@ impl Asked {
             ("x-request-id", "00000000-0000-4000-8000-000000000000".to_owned()),
         ];
         let own = own.map(|(name, value)| (name.to_owned(), value));
-        for (name, value) in query.headers.iter().chain(&own) {
+        let told = query.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect::<Vec<_>>();
+        let is_added = |(name, _): &&(String, String)| match asker {
+            Asker::Client => true,
+            Asker::Workload => {
+                !["x-forwarded-for", "x-envoy-external-address"].contains(&name.as_str()) && !told.contains(name)
+            }
+        };
+        for (name, value) in query.headers.iter().chain(own.iter().filter(is_added)) {
             if name.eq_ignore_ascii_case("host") || name == ":authority" {
                 self.authority.clone_from(value);
                 continue;

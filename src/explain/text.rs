@@ -7,7 +7,12 @@ use super::{Explanation, Forwarding, Outcome, Target};
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "request       {}", self.request)?;
-        let steps = [("listener", &self.listener), ("chain", &self.chain), ("virtual host", &self.virtual_host)];
+        let steps = [
+            ("listener", &self.listener),
+            ("chain", &self.chain),
+            ("routes", &self.route_table),
+            ("virtual host", &self.virtual_host),
+        ];
         for (name, step) in steps {
             if let Some(step) = step {
                 writeln!(f, "{name:<13} {step}")?;

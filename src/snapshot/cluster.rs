@@ -105,6 +105,8 @@ pub(crate) enum EndpointSource {
         names: Vec<DnsName>,
         logical: bool,
     },
+    /// The address that the client itself asked for; a gateway's clients ask for none but the gateway's own.
+    Original,
 }
 
 /// One address that serves a cluster.

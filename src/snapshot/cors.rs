@@ -124,7 +124,15 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        let facts = RequestFacts { method, scheme: "http", authority: "a", path: "/", query: None, headers: &headers };
+        let facts = RequestFacts {
+            method,
+            scheme: "http",
+            authority: "a",
+            path: "/",
+            query: None,
+            headers: &headers,
+            claims: None,
+        };
         let shown = |headers: &HeaderMap| {
             let mut lines: Vec<_> = headers
                 .iter()

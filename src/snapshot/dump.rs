@@ -250,6 +250,7 @@ fn show_cluster(cluster: &Cluster) -> Value {
             let shown = names.iter().map(|name| json!({ "name": name.name, "port": name.port, "weight": name.weight }));
             json!({ "dns": shown.collect::<Vec<_>>(), "logical": logical })
         }
+        EndpointSource::Original => json!({ "original": true }),
     };
     json!({
         "name": &*cluster.name,

@@ -28,6 +28,12 @@ impl HeaderOperations {
         self.0.is_none()
     }
 
+    /// A copy of the lists.
+    #[cfg(test)]
+    pub(crate) fn lists(&self) -> OperationLists {
+        self.0.as_deref().cloned().unwrap_or_default()
+    }
+
     /// Changes the headers of a request (`facts.request` is `None`) or of a response. `server` is never changed;
     /// an empty value makes its operation void.
     pub(crate) fn apply(&self, headers: &mut HeaderMap, facts: &TemplateFacts<'_>) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::claims;
 use super::pattern::Pattern;
 use super::route::RequestFacts;
 
@@ -54,6 +55,11 @@ pub(crate) enum Condition {
     Not(Box<Condition>),
     Query {
         name: Box<str>,
+        value: ValueMatch,
+    },
+    /// Istio's header names `@request.auth.claims.a.b`.
+    Claim {
+        path: Vec<Box<str>>,
         value: ValueMatch,
     },
     /// A condition that nothing can meet here, with the reason for explain.
@@ -121,6 +127,7 @@ impl Condition {
             Condition::Query { name, value } => {
                 query_parameter(facts.query, name).is_some_and(|text| value.holds(text.as_bytes()))
             }
+            Condition::Claim { path, value } => claims::holds(facts.claims, path, value),
             Condition::Never(_) => false,
         }
     }
@@ -188,6 +195,7 @@ impl fmt::Display for Condition {
             Condition::WithoutHeader { name, value } => write!(f, "header {name} is not {value}"),
             Condition::Not(condition) => write!(f, "not: {condition}"),
             Condition::Query { name, value } => write!(f, "query parameter {name} is {value}"),
+            Condition::Claim { path, value } => write!(f, "claim {} is {value}", path.join(".")),
             Condition::Never(reason) => write!(f, "never: {reason}"),
         }
     }
@@ -200,7 +208,7 @@ mod tests {
     use super::*;
 
     fn facts<'a>(path: &'a str, query: Option<&'a str>, headers: &'a HeaderMap) -> RequestFacts<'a> {
-        RequestFacts { method: "GET", scheme: "http", authority: "a.com:80", path, query, headers }
+        RequestFacts { method: "GET", scheme: "http", authority: "a.com:80", path, query, headers, claims: None }
     }
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -136,6 +136,11 @@ impl Condition {
             Condition::Query { name, value } => {
                 miss(format!("query parameter {name}"), query_parameter(facts.query, name), value)
             }
+            Condition::Claim { path, value } => miss(
+                format!("claim {} of a verified token", path.join(".")),
+                facts.claims.is_some().then_some("another"),
+                value,
+            ),
             Condition::Never(reason) => Miss { subject: reason.to_string(), seen: None, wanted: None },
         }
     }
@@ -161,7 +166,8 @@ impl Condition {
             Condition::Query { name, value } => {
                 Change::SetParameter { name: name.to_string(), value: value.example()? }
             }
-            Condition::Never(_) => return None,
+            // No header can say what a token says.
+            Condition::Claim { .. } | Condition::Never(_) => return None,
         })
     }
 
@@ -206,6 +212,8 @@ struct Altered {
     path: String,
     query: Option<String>,
     headers: HeaderMap,
+    /// What a token says cannot be altered.
+    claims: Option<serde_json::Value>,
 }
 
 impl Altered {
@@ -217,6 +225,7 @@ impl Altered {
             path: facts.path.to_owned(),
             query: facts.query.map(str::to_owned),
             headers: facts.headers.clone(),
+            claims: facts.claims.cloned(),
         }
     }
 
@@ -228,6 +237,7 @@ impl Altered {
             path: &self.path,
             query: self.query.as_deref(),
             headers: &self.headers,
+            claims: self.claims.as_ref(),
         }
     }
 
@@ -305,8 +315,15 @@ mod tests {
         let headers: HeaderMap =
             lines.into_iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
         let (authority, path_seen, query) = ("a.com:80", "/shop", Some("q=1&r=2"));
-        let facts =
-            RequestFacts { method: "GET", scheme: "http", authority, path: path_seen, query, headers: &headers };
+        let facts = RequestFacts {
+            method: "GET",
+            scheme: "http",
+            authority,
+            path: path_seen,
+            query,
+            headers: &headers,
+            claims: None,
+        };
         let rule = RequestMatch { path, conditions };
         let miss = rule.first_miss(&facts).map(|miss| miss.to_string());
         let changes =

@@ -3,6 +3,7 @@
 //! It speaks Envoy's words. A request pins one `Arc<Snapshot>` and reads nothing else that configuration decides.
 
 pub(crate) mod certificate;
+pub(crate) mod claims;
 pub(crate) mod cluster;
 pub(crate) mod cors;
 pub(crate) mod dump;
@@ -12,6 +13,7 @@ pub(crate) mod headers;
 pub(crate) mod listener;
 pub(crate) mod matcher;
 pub(crate) mod miss;
+pub(crate) mod outbound;
 pub(crate) mod path;
 pub(crate) mod path_index;
 pub(crate) mod pattern;

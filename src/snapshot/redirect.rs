@@ -120,7 +120,7 @@ mod tests {
         ] {
             let (path, query) = super::super::path::split_query(target);
             let headers = HeaderMap::new();
-            let facts = RequestFacts { method: "GET", scheme, authority, path, query, headers: &headers };
+            let facts = RequestFacts { method: "GET", scheme, authority, path, query, headers: &headers, claims: None };
             assert_eq!(redirect.location(&facts), expected);
         }
     }

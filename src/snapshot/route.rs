@@ -31,6 +31,8 @@ pub(crate) struct RequestFacts<'a> {
     /// Behind the first `?`, without it; `None` if there is no `?`.
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
+    /// Of a verified token.
+    pub claims: Option<&'a serde_json::Value>,
 }
 
 /// The virtual hosts of one chain (Istio: `http.80`, `https.443.https.gw.ns`).
@@ -206,7 +208,11 @@ impl RouteTable {
 
     /// Adds a virtual host under its name (`a.com`, `*.a.com`, `*`).
     pub(crate) fn insert(&mut self, host: Arc<VirtualHost>) {
-        let name = host.name.clone();
+        self.insert_under(host.name.clone(), host);
+    }
+
+    /// Adds a virtual host under one of several names, written as [`VirtualHost::name`] is.
+    pub(crate) fn insert_under(&mut self, name: Box<str>, host: Arc<VirtualHost>) {
         match name.strip_prefix('*') {
             Some("") => self.any = Some(host),
             None => drop(self.exact.insert(name, host)),

@@ -149,7 +149,7 @@ impl Resolver {
 fn wanted(snapshot: &Snapshot) -> HashSet<&str> {
     let names = snapshot.clusters.values().filter_map(|cluster| match &cluster.endpoints {
         EndpointSource::Dns { names, .. } => Some(names),
-        EndpointSource::Static(_) => None,
+        EndpointSource::Static(_) | EndpointSource::Original => None,
     });
     names.flatten().map(|name| name.name.as_str()).collect()
 }

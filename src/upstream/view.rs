@@ -45,6 +45,7 @@ impl View {
             EndpointSource::Static(endpoints) => {
                 Source::Fixed(Arc::new(Candidates::new(&group, endpoints, Vec::new())))
             }
+            EndpointSource::Original => Source::Fixed(Arc::new(Candidates::new(&group, &[], Vec::new()))),
             EndpointSource::Dns { names, logical } => Source::Resolved {
                 names: names.iter().map(|name| (name.clone(), resolver.addresses(&name.name))).collect(),
                 logical: *logical,

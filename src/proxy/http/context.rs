@@ -70,6 +70,7 @@ impl Request {
             path,
             query,
             headers: &self.headers,
+            claims: None,
         }
     }
 }

@@ -1,0 +1,83 @@
+//! The rows of Istio's table tests: host algebra, delegates, names of services, mirrors.
+
+use serde_json::{Value, json};
+
+use super::super::{delegate, mirrors, outbound, routes};
+use super::skipped;
+use crate::base::host;
+use crate::conformance::Verdict;
+use crate::resource::networking::{HttpMatchRequest, HttpRoute};
+
+pub(super) fn judge(name: &str, rows: &[Value]) -> Verdict {
+    for row in rows {
+        let (found, wanted) = match name {
+            "host-sort-order" => {
+                let mut sorted = strings(&row["in"]);
+                sorted.sort_by(|a, b| host::by_specificity(a, b));
+                (json!(sorted), &row["want"])
+            }
+            "host-for-namespace" => {
+                let hosts = strings(&row["hosts"]);
+                let hosts = hosts.iter().map(String::as_str);
+                (json!(routes::offered_to(hosts, text(&row["namespace"])).collect::<Vec<_>>()), &row["want"])
+            }
+            "delegate-match-conflict" => {
+                (json!(delegate::conflict(&entry(&row["root"]), &entry(&row["leaf"]))), &row["expected"])
+            }
+            "delegate-merge-matches" => {
+                let joined = delegate::join_matches(&entries(&row["root"]), &entries(&row["delegate"]));
+                let wanted = (!row["expected"].is_null()).then(|| entries(&row["expected"]));
+                if joined.clone().filter(|joined| !joined.is_empty()) == wanted {
+                    continue;
+                }
+                return Verdict::Failed(format!("{joined:?}: {row}"));
+            }
+            "sidecar-vhost-domains" => {
+                let mut wanted = strings(&row["want"]);
+                let aliases: Vec<String> = row["attributes"]["Aliases"].as_str().map(hostname).into_iter().collect();
+                let each_pod = row["resolution"] == "model.Passthrough";
+                let home = text(&row["proxyDNSDomain"]);
+                let mut found = outbound::names_of_service(text(&row["hostname"]), &aliases, each_pod, home);
+                wanted.sort();
+                found.sort();
+                if found == wanted {
+                    continue;
+                }
+                return Verdict::Failed(format!("{found:?}: {row}"));
+            }
+            "mirror-percent" => {
+                let route: HttpRoute = serde_json::from_value(row.clone()).unwrap();
+                let share = mirrors::share(route.mirror_percentage, route.mirror_percent);
+                let shown = if share == 0 { Value::Null } else { json!(f64::from(share) / 10_000.0) };
+                (shown, &row["effective"])
+            }
+            _ => return skipped("no table of this name is known"),
+        };
+        if found != *wanted {
+            return Verdict::Failed(format!("{found}: {row}"));
+        }
+    }
+    Verdict::Passed
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().map(|one| text(one).to_owned()).collect()
+}
+
+fn entry(value: &Value) -> HttpMatchRequest {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn entries(value: &Value) -> Vec<HttpMatchRequest> {
+    value.as_array().into_iter().flatten().map(entry).collect()
+}
+
+/// The name in the Go expression of an alias.
+fn hostname(expression: &str) -> String {
+    let rest = expression.split("'Hostname': '").nth(1).unwrap_or_default();
+    rest.split('\'').next().unwrap_or_default().to_owned()
+}
