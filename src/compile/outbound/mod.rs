@@ -89,3 +89,6 @@ fn addresses_of_port(view: &ServiceView<'_>, port: PortView<'_>) -> Vec<String> 
 pub(super) fn names_of_service(host: &str, aliases: &[String], each_pod: bool, home: &str) -> Vec<String> {
     domains::of_service(host, aliases, each_pod, home).into_iter().map(|domain| domain.name).collect()
 }
+
+#[cfg(test)]
+mod tests;
