@@ -4,6 +4,7 @@ mod check;
 mod explain;
 mod files;
 mod remote;
+mod sarif;
 
 use std::io::Write as _;
 use std::net::IpAddr;

@@ -25,12 +25,13 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use self::report::is_suppressed;
 use self::rounds::Rounds;
 use self::validate::Validate;
 use self::world::World;
 use crate::resource::ResourceSet;
 use crate::resource::codes;
-use crate::resource::finding::Finding;
+use crate::resource::finding::{Finding, Severity};
 use crate::resource::meta::{Meta, Object};
 use crate::resource::settings::Settings;
 
@@ -166,6 +167,7 @@ fn judge<T: Validate + Send + Sync + 'static>(
     if !refused {
         findings.extend(more(object));
     }
+    findings.retain(|finding| finding.severity == Severity::Error || !is_suppressed(&object.meta, finding.code));
     Verdict { _object: object.clone(), refused, findings }
 }
 

@@ -76,7 +76,7 @@ impl<'a> Report<'a> {
         let address = std::ptr::from_ref(object).addr();
         let count = self.counts.entry((code.id, address)).or_default();
         *count += 1;
-        if *count <= MAX_FINDINGS && !is_suppressed(&object.meta, code) {
+        if *count <= MAX_FINDINGS && !is_suppressed(&object.meta, code.id) {
             let finding = Finding::new(code, self.places.locate(object, path), message).at(path);
             self.told.push(Told { finding: finding.about(object.title()).hint(hint), object: address });
         }
@@ -89,7 +89,7 @@ impl<'a> Report<'a> {
 }
 
 /// Whether the object asks not to be told of a code, as istioctl analyze lets it.
-pub(super) fn is_suppressed(meta: &Meta, code: &Code) -> bool {
+pub(super) fn is_suppressed(meta: &Meta, code: &str) -> bool {
     let codes = meta.annotations.get("galley.istio.io/analyze-suppress");
-    codes.is_some_and(|codes| codes.split(',').any(|it| matches!(it.trim(), word if word == "*" || word == code.id)))
+    codes.is_some_and(|codes| codes.split(',').any(|it| matches!(it.trim(), word if word == "*" || word == code)))
 }

@@ -2,13 +2,23 @@
 
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::files::Files;
-use super::{Format, failed, say};
+use super::{failed, sarif, say};
 use crate::analysis::View;
 use crate::resource::finding::{Finding, Severity};
+
+/// How the findings are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Text,
+    Json,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
@@ -39,9 +49,11 @@ impl Check {
                 say(&format!("{lines}{}\n", verdict(errors, warnings, count(&findings, Severity::Info))));
             }
             Format::Json => {
-                let report = json!({ "errors": errors, "warnings": warnings, "findings": findings });
+                let notes = count(&findings, Severity::Info);
+                let report = json!({ "errors": errors, "warnings": warnings, "notes": notes, "findings": findings });
                 say(&format!("{report:#}\n"));
             }
+            Format::Sarif => say(&format!("{:#}\n", sarif::report(&findings))),
         }
         exit_code(errors, warnings, self.strict)
     }

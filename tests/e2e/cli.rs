@@ -45,6 +45,35 @@ fn check_tells_findings_with_their_place_and_ends_accordingly() {
 }
 
 #[test]
+fn check_writes_sarif_for_code_scanning() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("all.yaml");
+    let good = simple("web.test", ([127, 0, 0, 1], 9).into());
+    fs::write(&file, good.replace("hosts: [\"*\"]", "hosts: 5")).unwrap();
+    let (code, said) = run(&["check", "--format", "sarif", &folder.path().to_string_lossy()]);
+    assert_eq!(code, 2, "{said}");
+    let log: serde_json::Value = serde_json::from_str(&said).expect("the log is JSON");
+    assert_eq!(log["version"], "2.1.0");
+    let run = &log["runs"][0];
+    let rules = run["tool"]["driver"]["rules"].as_array().expect("the run has rules");
+    assert_eq!(run["tool"]["driver"]["name"], "limani");
+    for rule in rules {
+        assert!(rule["shortDescription"]["text"].is_string() && rule["help"]["text"].is_string(), "{rule}");
+    }
+    let results = run["results"].as_array().expect("the run has results");
+    assert!(results.iter().any(|result| result["level"] == "error"), "{said}");
+    for result in results {
+        let index = usize::try_from(result["ruleIndex"].as_u64().expect("a result names its rule")).unwrap();
+        assert_eq!(rules[index]["id"], result["ruleId"], "{result}");
+        assert!(result["message"]["text"].is_string(), "{result}");
+        assert!(result["partialFingerprints"].is_object(), "{result}");
+        let place = &result["locations"][0]["physicalLocation"];
+        assert!(place["artifactLocation"]["uri"].as_str().is_some_and(|uri| uri.ends_with("all.yaml")), "{result}");
+        assert!(place["region"]["startLine"].as_u64().is_some_and(|line| line > 0), "{result}");
+    }
+}
+
+#[test]
 fn explain_shows_the_rule_that_wins_and_why_the_others_do_not() {
     let folder = tempfile::tempdir().unwrap();
     let rules = "\

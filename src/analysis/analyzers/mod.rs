@@ -31,6 +31,8 @@ mod shared_certificates;
 mod sidecar_selectors;
 mod telemetry_providers;
 mod telemetry_selectors;
+#[cfg(test)]
+mod tests;
 mod user_ids;
 mod virtual_service_gateways;
 
