@@ -15,7 +15,7 @@ use crate::resource::meta::{Meta, Object, Origin};
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::EndpointSource;
-use crate::snapshot::listener::ConnectionFacts;
+use crate::snapshot::listener::{ConnectionFacts, Service};
 use crate::snapshot::route::{Action, RouteRule};
 use crate::snapshot::tls::TlsServer;
 
@@ -141,6 +141,74 @@ fn a_service_without_endpoints_is_looked_up_unless_the_settings_name_it() {
     let (snapshot, _) = compile(&resources, &settings, 2, clock::now(), &mut Memory::default());
     let EndpointSource::Static(endpoints) = &snapshot.clusters[name].endpoints else { panic!("{snapshot:?}") };
     assert_eq!(endpoints[0].address.to_string(), "127.0.0.1:1234");
+}
+
+#[test]
+fn routes_of_layer_4_become_chains() {
+    let server = |number: u16, protocol: &str, tls: Value| json!({ "port": { "number": number, "name": format!("p{number}"), "protocol": protocol }, "hosts": ["*.test"], "tls": tls });
+    let servers = [
+        server(9000, "TCP", Value::Null),
+        server(9001, "MONGO", Value::Null),
+        server(9002, "TLS", json!({ "mode": "PASSTHROUGH" })),
+        server(9003, "TLS", json!({ "mode": "AUTO_PASSTHROUGH" })),
+    ];
+    let mut resources = ResourceSet::default();
+    resources.gateways.push(object("gw", json!({ "servers": servers })));
+    let to = |host: &str, weight: u32| json!({ "destination": { "host": host, "port": { "number": 80 } }, "weight": weight });
+    let tcp = json!([
+        { "match": [{ "port": 9001 }], "route": [to("web", 1)] },
+        { "match": [{ "port": 9000, "gateways": ["gw"], "destinationSubnets": ["10.9.0.0/16"] }],
+          "route": [to("web", 1), to("nowhere", 3), to("web", 0)] },
+        { "route": [to("web", 1)] },
+    ]);
+    let tls = json!([
+        { "match": [{ "sniHosts": ["a.test"] }, { "sniHosts": ["b.test", "a.test"] }], "route": [to("web", 1)] },
+        { "match": [{ "sniHosts": ["b.test"] }, { "port": 9999, "sniHosts": ["c.test"] }], "route": [to("web", 1)] },
+    ]);
+    resources.virtual_services.push(object(
+        "vs",
+        json!({ "hosts": ["a.test", "b.test", "c.test"], "gateways": ["gw"], "tcp": tcp, "tls": tls }),
+    ));
+    let entry = json!({
+        "hosts": ["mesh.test"], "location": "MESH_INTERNAL", "resolution": "STATIC",
+        "ports": [{ "number": 443, "name": "tcp", "protocol": "TCP" }],
+        "endpoints": [
+            { "address": "10.0.0.1", "labels": { "security.istio.io/tlsMode": "istio" } },
+            { "address": "10.0.0.2" },
+        ],
+    });
+    resources.service_entries.push(object("mesh", entry));
+    resources.services.push(object("web", json!({ "ports": [{ "name": "tcp", "port": 80 }] })));
+    let (snapshot, findings) = compiled(&resources, &mut Memory::default());
+
+    let proxies = |port: u16| -> Vec<(Vec<String>, String, Vec<u32>)> {
+        let listener = snapshot.listeners.iter().find(|listener| listener.address.port() == port).unwrap();
+        let shown = listener.chains.all().iter().map(|(conditions, chain)| {
+            let Service::Tcp(proxy) = &chain.service else { panic!("{chain:?}") };
+            let weights = proxy.destinations.iter().map(|destination| destination.weight).collect();
+            (conditions.server_names.clone(), proxy.origin.to_string(), weights)
+        });
+        shown.collect()
+    };
+    let origin = |place: &str| format!("VirtualService istio-system/vs {place}");
+    assert_eq!(
+        proxies(9000),
+        [(vec![], origin("tcp[1]"), vec![1, 3])],
+        "the first usable route, unknown ones keep their share"
+    );
+    assert_eq!(proxies(9001), [(vec![], origin("tcp[0]"), vec![1])]);
+    let names = |name: &str| vec![name.to_owned()];
+    assert_eq!(
+        proxies(9002),
+        [(names("a.test"), origin("tls[0].match[0]"), vec![1]), (names("b.test"), origin("tls[1].match[0]"), vec![1])],
+        "a match with a taken name is left out with all its names"
+    );
+    assert_eq!(proxies(9003), [(names("outbound_.443_._.mesh.test"), "AUTO_PASSTHROUGH".into(), vec![1])]);
+    let EndpointSource::Static(endpoints) = &snapshot.clusters["outbound_.443_._.mesh.test"].endpoints else {
+        panic!()
+    };
+    assert_eq!(endpoints.len(), 1, "only what speaks mesh TLS");
+    assert_eq!(findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["LIM0024"], "{findings:?}");
 }
 
 /// 2 000 VirtualServices with 10 000 rules, 2 000 of them regexes.

@@ -78,9 +78,8 @@ impl Opening {
         }
     }
 
-    /// Reads the ClientHello without consuming it, so that the bytes can still go elsewhere. A broken one is answered
-    /// with an alert.
-    pub(crate) async fn hello(&mut self) -> io::Result<Hello> {
+    /// Reads the ClientHello without consuming it, so that the bytes can still go elsewhere.
+    pub(crate) async fn hello(&mut self) -> Result<Hello, NoHello> {
         let mut acceptor = Acceptor::default();
         let mut fed = 0;
         loop {
@@ -92,22 +91,36 @@ impl Opening {
             fed += acceptor.read_tls(&mut unfed)?;
             match acceptor.accept() {
                 Ok(Some(accepted)) => return Ok(Hello { accepted, length: fed }),
-                Ok(None) if fed > HELLO_LIMIT => return Err(io::ErrorKind::InvalidData.into()),
+                Ok(None) if fed > HELLO_LIMIT => return Err(io::Error::from(io::ErrorKind::InvalidData).into()),
                 Ok(None) => {}
                 Err((error, mut alert)) => {
                     let mut bytes = Vec::new();
                     alert.write_all(&mut bytes)?;
-                    self.stream.write_all(&bytes).await?;
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                    return Err(NoHello::Unreadable { error, alert: bytes });
                 }
             }
         }
+    }
+
+    /// Tells the client why its ClientHello is refused.
+    pub(crate) async fn alert(&mut self, alert: &[u8]) -> io::Result<()> {
+        self.stream.write_all(alert).await
     }
 
     /// The socket and the bytes that are not consumed.
     pub(crate) fn into_parts(self) -> (TcpStream, Bytes) {
         (self.stream, self.read.freeze())
     }
+}
+
+/// Why there is no ClientHello.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoHello {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The bytes are none, or none that can be answered.
+    #[error("{error}")]
+    Unreadable { error: rustls::Error, alert: Vec<u8> },
 }
 
 /// A ClientHello that rustls has read.

@@ -15,7 +15,7 @@ use super::tcp::journal::Arrival;
 use super::tls::{self, Secured};
 use super::worker::Worker;
 use crate::net::drain::Drain;
-use crate::net::hello::{Hello, Opening, is_tls};
+use crate::net::hello::{Hello, NoHello, Opening, is_tls};
 use crate::net::link::Link;
 use crate::net::proxy_protocol::{self, Addresses, Header};
 use crate::snapshot::listener::{ConnectionFacts, FilterChain, Listener, Service};
@@ -116,25 +116,21 @@ async fn establish(accepted: Accepted, worker: &Worker, drain: &Drain) -> Result
     let opening = Opening::new(socket);
 
     // The snapshot is not held while nothing comes.
-    let (patience, handshake_timeout, idle_timeout) = {
+    let (first, handshake_timeout, idle_timeout) = {
         let snapshot = worker.store.load();
         let listener = snapshot.listener(address).ok_or(Refusal::NoListener)?;
-        let policy = &snapshot.proxy;
-        let patience = match first_word(listener, ends.destination.ip()) {
-            FirstWord::AtOnce => Some(policy.handshake_timeout),
-            FirstWord::AtLeisure => Some(policy.idle_timeout),
-            FirstWord::Nobody => None,
-        };
-        (patience, policy.handshake_timeout, policy.idle_timeout)
+        let first = first_word(listener, ends.destination.ip());
+        (first, snapshot.proxy.handshake_timeout, snapshot.proxy.idle_timeout)
     };
-    if let Some(patience) = patience {
-        while_wanted(patience, drain, opening.stirs()).await?;
+    match first {
+        FirstWord::AtOnce => while_wanted(handshake_timeout, drain, opening.stirs()).await?,
+        FirstWord::AtLeisure => while_wanted(idle_timeout, drain, opening.stirs()).await?,
+        FirstWord::Nobody => {}
     }
 
     let snapshot = worker.store.load();
     let listener = snapshot.listener(address).ok_or(Refusal::NoListener)?;
-    let speaks_at_once = patience == Some(handshake_timeout);
-    let deadline = if speaks_at_once { began } else { Instant::now() } + handshake_timeout;
+    let deadline = if first == FirstWord::AtOnce { began } else { Instant::now() } + handshake_timeout;
     let introduced = timeout_at(deadline, introduce(opening, ends, listener, worker)).await;
     let introduced = introduced.unwrap_or(Err(Refusal::Slow))?;
     drop(snapshot);
@@ -148,6 +144,7 @@ async fn establish(accepted: Accepted, worker: &Worker, drain: &Drain) -> Result
 }
 
 /// How soon a client has to say something before it is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FirstWord {
     /// A PROXY header or a ClientHello comes first.
     AtOnce,
@@ -195,7 +192,7 @@ async fn introduce(
     let connection =
         Connection { socket_peer, listener: listener.address, local: ends.destination, peer: ends.client, tls: None };
     let hello = match listener.chains.inspects() && is_tls(opening.first().await?) {
-        true => Some(counted(opening.hello().await.map_err(Refusal::Io), worker)?),
+        true => counted(inspect(&mut opening, listener, &connection).await, worker)?,
         false => None,
     };
     let server_name = hello.as_ref().and_then(Hello::server_name);
@@ -219,6 +216,26 @@ async fn introduce(
         }
         (Service::Http(_), None) => Introduced::Unsaid(Box::new(secured), connection),
     })
+}
+
+/// The ClientHello. One that cannot be read is no TLS for a chain that takes plaintext (Envoy's TLS inspector); else
+/// the client gets an alert.
+async fn inspect(
+    opening: &mut Opening,
+    listener: &Listener,
+    connection: &Connection,
+) -> Result<Option<Hello>, Refusal> {
+    match opening.hello().await {
+        Ok(hello) => Ok(Some(hello)),
+        Err(NoHello::Io(error)) => Err(Refusal::Io(error)),
+        Err(NoHello::Unreadable { error, alert }) => {
+            if find(listener, connection, None, None).is_some_and(|chain| chain.tls.is_none()) {
+                return Ok(None);
+            }
+            opening.alert(&alert).await?;
+            Err(Refusal::Io(io::Error::new(io::ErrorKind::InvalidData, error)))
+        }
+    }
 }
 
 fn find<'a>(
