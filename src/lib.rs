@@ -36,6 +36,7 @@
 //! ```text
 //! pingora_core    <- net upstream/connect.rs proxy/http
 //! pingora_http    <- proxy/http
+//! webpki          <- compile/authorities.rs compile/client_verifier.rs
 //! arc_swap        <- snapshot/store.rs upstream/dns.rs
 //! hickory_resolver <- upstream/dns.rs
 //! prometheus      <- telemetry/metrics.rs

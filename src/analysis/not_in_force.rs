@@ -6,8 +6,8 @@ use crate::resource::codes;
 use crate::resource::finding::Finding;
 use crate::resource::meta::{Kind, Object};
 use crate::resource::networking::{
-    ClientTls, ClientTlsMode, ConnectionPoolSettings, DestinationRule, Gateway, HttpMatchRequest, HttpRoute,
-    LoadBalancerSettings, OutlierDetection, Resolution, ServiceEntry, SimpleLb, TrafficPolicy, VirtualService,
+    ClientTls, ConnectionPoolSettings, DestinationRule, Gateway, HttpMatchRequest, HttpRoute, LoadBalancerSettings,
+    OutlierDetection, Resolution, ServiceEntry, SimpleLb, TrafficPolicy, VirtualService,
 };
 
 /// The fields of one object that do nothing, with the first place of each.
@@ -57,8 +57,12 @@ pub(super) fn of_gateway(object: &Object<Gateway>) -> Vec<Finding> {
         unused.note(!server.default_endpoint.is_empty(), "defaultEndpoint", || place("defaultEndpoint"));
         unused.note(server.bind.starts_with("unix://"), "a unix socket as bind", || place("bind"));
         let Some(tls) = &server.tls else { continue };
-        let large = tls.ecdh_curves.iter().any(|curve| curve == "P-521");
-        unused.note(large, "the curve P-521", || place("tls.ecdhCurves"));
+        let curve = tls.ecdh_curves.iter().any(|curve| curve == "P-521" || curve == "P-224");
+        unused.note(curve, "the curves P-224 and P-521", || place("tls.ecdhCurves"));
+        let cipher = tls.cipher_suites.iter().any(|cipher| !cipher.starts_with("ECDHE-") || cipher.ends_with("-SHA"));
+        unused.note(cipher, "a cipher without forward secrecy or AEAD", || place("tls.cipherSuites"));
+        let ignored = !tls.ca_crl.is_empty() && !(tls.credential_name.is_empty() && tls.credential_names.is_empty());
+        unused.note(ignored, "caCrl beside credentialName (`ca.crl` of the Secret is)", || place("tls.caCrl"));
     }
     unused.findings(object)
 }
@@ -147,9 +151,8 @@ fn note_blocks(
         note_pool(pool, path, unused);
     }
     if let Some(tls) = tls {
-        let mutual = tls.mode == ClientTlsMode::IstioMutual;
-        unused.note(mutual, "the TLS mode ISTIO_MUTUAL", || format!("{path}.tls.mode"));
-        unused.note(!tls.ca_crl.is_empty(), "caCrl", || format!("{path}.tls.caCrl"));
+        let ignored = !tls.ca_crl.is_empty() && !tls.credential_name.is_empty();
+        unused.note(ignored, "caCrl beside credentialName (`ca.crl` of the Secret is)", || format!("{path}.tls.caCrl"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which authorities vouch for clients, and whom did they take back? The chain is webpki's; what counts as an
+//! Which authorities vouch for the other side, and whom did they take back? The chain is webpki's; what counts as an
 //! authority, and what a revocation list means, follow Istio's gateways.
 
 use std::collections::HashSet;
@@ -13,7 +13,14 @@ use x509_parser::prelude::{
     CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Extension, X509Version,
 };
 
-/// Whom a server believes about its clients: every certificate of `ca.crt`, and the lists of `ca.crl`.
+/// What a certificate is shown for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Client,
+    Server,
+}
+
+/// Whom we believe about the other side: every certificate of `ca.crt`, and the lists of `ca.crl`.
 ///
 /// A certificate ends chains unless its issuer is there too, so that a list of the root also counts for an
 /// intermediate authority. One that is no authority lets in nobody but itself.
@@ -37,18 +44,27 @@ struct End {
     not_after: i64,
     /// Whether it is its own issuer.
     is_root: bool,
-    /// Whether it is for clients, as far as it says.
+    /// Whether it is for clients, and for servers, as far as it says.
     is_for_clients: bool,
+    is_for_servers: bool,
 }
 
 impl End {
     fn is_in_date(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
+
+    fn is_for(&self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Client => self.is_for_clients,
+            Purpose::Server => self.is_for_servers,
+        }
+    }
 }
 
 impl Authorities {
-    /// Reads certificates, and revocation lists in PEM. Fails with a sentence about what cannot be read.
+    /// Reads certificates, and revocation lists in PEM. A certificate that cannot be read vouches for nobody; fails with a
+    /// sentence if none can, or a list cannot.
     pub(super) fn read(certificates: &[CertificateDer<'static>], lists: Option<&[u8]>) -> Result<Authorities, String> {
         let mut authorities = Authorities {
             ends: Vec::new(),
@@ -58,29 +74,28 @@ impl Authorities {
             lists: read_lists(lists.unwrap_or_default())?,
             subjects: Vec::new(),
         };
-        let mut parsed = Vec::with_capacity(certificates.len());
-        for der in certificates {
-            let (_, certificate) =
-                X509Certificate::from_der(der).map_err(|_| "one of its CA certificates cannot be read".to_owned())?;
-            parsed.push((der, certificate));
-        }
+        let readable = certificates.iter().filter_map(|der| Some((der, X509Certificate::from_der(der).ok()?.1)));
+        let parsed: Vec<_> = readable.collect();
         for (der, certificate) in &parsed {
             authorities.subjects.push(DistinguishedName::from(certificate.subject().as_raw().to_vec()));
             let has_issuer = !is_issued_by(certificate, certificate)
                 && parsed.iter().any(|(_, other)| is_issued_by(certificate, other));
-            if has_issuer {
-                authorities.intermediates.push((*der).clone());
-            } else {
-                authorities.add_end(der, certificate)?;
+            match has_issuer {
+                true => authorities.intermediates.push((*der).clone()),
+                false => authorities.add_end(der, certificate),
             }
+        }
+        if authorities.ends.is_empty() {
+            return Err("none of its CA certificates can be read".to_owned());
         }
         Ok(authorities)
     }
 
-    fn add_end(&mut self, der: &CertificateDer<'static>, parsed: &X509Certificate<'_>) -> Result<(), String> {
-        if may_sign(parsed) {
-            let anchor = webpki::anchor_from_trusted_cert(der)
-                .map_err(|error| format!("one of its CA certificates cannot be used: {error}"))?;
+    fn add_end(&mut self, der: &CertificateDer<'static>, parsed: &X509Certificate<'_>) {
+        let Ok(usage) = parsed.extended_key_usage() else { return };
+        if may_sign(parsed)
+            && let Ok(anchor) = webpki::anchor_from_trusted_cert(der)
+        {
             self.anchors.push(anchor.to_owned());
             self.anchor_ends.push(self.ends.len());
         }
@@ -89,11 +104,9 @@ impl Authorities {
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
             is_root: is_issued_by(parsed, parsed),
-            is_for_clients: parsed
-                .extended_key_usage()
-                .is_ok_and(|usage| usage.is_none_or(|usage| usage.value.client_auth)),
+            is_for_clients: usage.as_ref().is_none_or(|usage| usage.value.client_auth),
+            is_for_servers: usage.as_ref().is_none_or(|usage| usage.value.server_auth),
         });
-        Ok(())
     }
 
     /// The names that clients are told, so that they can choose a certificate.
@@ -101,31 +114,35 @@ impl Authorities {
         &self.subjects
     }
 
-    /// Whether a client with this certificate, and with those it shows beside it, may in.
+    /// Whether this certificate, with those that are shown beside it, is vouched for.
     pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         shown: &[CertificateDer<'_>],
+        purpose: Purpose,
         now: UnixTime,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Result<(), webpki::Error> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         if let Some(end) = self.ends.iter().find(|end| end.der == *leaf) {
-            return self.verify_end(end, seconds);
+            return self.verify_end(end, purpose, seconds);
         }
         let entity = EndEntityCert::try_from(leaf)?;
         let known = shown.iter().chain(&self.intermediates);
         let intermediates: Vec<CertificateDer<'_>> = known.map(|der| CertificateDer::from_slice(der)).collect();
         let check = |path: &VerifiedPath<'_>| self.verify_path(path, leaf, seconds, algorithms);
-        let usage = KeyUsage::client_auth();
+        let usage = match purpose {
+            Purpose::Client => KeyUsage::client_auth(),
+            Purpose::Server => KeyUsage::server_auth(),
+        };
         entity.verify_for_usage(algorithms.all, &self.anchors, &intermediates, now, usage, None, Some(&check))?;
         Ok(())
     }
 
-    /// A client that shows one of the ends itself.
-    fn verify_end(&self, end: &End, now: i64) -> Result<(), webpki::Error> {
+    /// Where one of the ends is shown itself.
+    fn verify_end(&self, end: &End, purpose: Purpose, now: i64) -> Result<(), webpki::Error> {
         match end {
-            _ if !end.is_in_date(now) || !end.is_for_clients => Err(webpki::Error::UnknownIssuer),
+            _ if !end.is_in_date(now) || !end.is_for(purpose) => Err(webpki::Error::UnknownIssuer),
             _ if !self.lists.is_empty() => Err(webpki::Error::UnknownRevocationStatus),
             _ => Ok(()),
         }
@@ -276,4 +293,148 @@ fn read_lists(pem: &[u8]) -> Result<Vec<RevocationList>, String> {
         return Err("it holds no revocation list in PEM".to_owned());
     }
     lists.iter().map(|list| RevocationList::read(list)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+        Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    };
+    use rustls::crypto::aws_lc_rs;
+
+    use super::*;
+    use crate::base::clock;
+
+    struct Made {
+        issuer: Issuer<'static, KeyPair>,
+        der: CertificateDer<'static>,
+    }
+
+    fn parameters(name: &str, serial: u8) -> CertificateParams {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.serial_number = Some(SerialNumber::from(vec![serial]));
+        parameters.use_authority_key_identifier_extension = true;
+        parameters
+    }
+
+    fn authority(name: &str, serial: u8, by: Option<&Made>) -> Made {
+        let mut parameters = parameters(name, serial);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        sign(parameters, by)
+    }
+
+    fn sign(parameters: CertificateParams, by: Option<&Made>) -> Made {
+        let key = KeyPair::generate().unwrap();
+        let made = match by {
+            Some(by) => parameters.signed_by(&key, &by.issuer),
+            None => parameters.self_signed(&key),
+        };
+        let der = made.unwrap().der().clone();
+        Made { issuer: Issuer::new(parameters, key), der }
+    }
+
+    fn client(serial: u8, by: Option<&Made>) -> Made {
+        let mut parameters = parameters("client", serial);
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        sign(parameters, by)
+    }
+
+    fn list(by: &Made, revoked: &[u8], until: i32) -> String {
+        let entry = |serial: &u8| RevokedCertParams {
+            serial_number: SerialNumber::from(vec![*serial]),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let parameters = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(vec![1]),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        parameters.signed_by(&by.issuer).unwrap().pem().unwrap()
+    }
+
+    fn verdict(roots: &[&Made], lists: &str, leaf: &Made, shown: &[&Made]) -> Result<(), webpki::Error> {
+        let certificates: Vec<_> = roots.iter().map(|root| root.der.clone()).collect();
+        let lists = Some(lists.as_bytes()).filter(|lists| !lists.is_empty());
+        let authorities = Authorities::read(&certificates, lists).unwrap();
+        let shown: Vec<_> = shown.iter().map(|made| made.der.clone()).collect();
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(clock::now() as u64));
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        authorities.verify(&leaf.der, &shown, Purpose::Client, now, algorithms)
+    }
+
+    #[test]
+    fn every_certificate_is_believed_for_what_it_is() {
+        let root = authority("root", 1, None);
+        let middle = authority("middle", 2, Some(&root));
+        let (near, far, stray) = (client(3, Some(&root)), client(4, Some(&middle)), client(5, None));
+        let forged = client(6, Some(&near));
+        for (case, roots, leaf, shown, expected) in [
+            ("of the root", vec![&root], &near, vec![], true),
+            ("its authority is not shown", vec![&root], &far, vec![], false),
+            ("its authority is shown", vec![&root], &far, vec![&middle], true),
+            ("its authority is known", vec![&root, &middle], &far, vec![], true),
+            ("an authority without its root", vec![&middle], &far, vec![], true),
+            ("of nobody", vec![&root], &stray, vec![], false),
+            ("known itself", vec![&root, &stray], &stray, vec![], true),
+            ("who is known cannot sign", vec![&near], &forged, vec![], false),
+            ("nor with a root behind", vec![&root, &near], &forged, vec![&near], false),
+        ] {
+            assert_eq!(verdict(&roots, "", leaf, &shown).is_ok(), expected, "{case}");
+        }
+        let mut parameters = parameters("server", 7);
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let server = sign(parameters, Some(&root));
+        assert!(verdict(&[&root], "", &server, &[]).is_err(), "a server's certificate is no client's");
+        assert!(verdict(&[&server], "", &server, &[]).is_err(), "nor if it is known");
+    }
+
+    #[test]
+    fn who_is_out_of_date_vouches_for_nobody() {
+        let mut old = parameters("old", 1);
+        old.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        old.not_after = date_time_ymd(2001, 1, 1);
+        let old = sign(old, None);
+        assert!(verdict(&[&old], "", &client(2, Some(&old)), &[]).is_err());
+    }
+
+    #[test]
+    fn with_a_list_every_authority_of_the_chain_needs_one() {
+        let root = authority("root", 1, None);
+        let middle = authority("middle", 2, Some(&root));
+        let (near, far) = (client(3, Some(&root)), client(4, Some(&middle)));
+        let fresh = |by: &Made, revoked: &[u8]| list(by, revoked, 2090);
+        let both = [fresh(&root, &[]), fresh(&middle, &[])].concat();
+        let imposter = authority("root", 1, None);
+        for (case, roots, lists, leaf, expected) in [
+            ("nobody is revoked", vec![&root, &middle], both.clone(), &far, true),
+            ("only the root has a list", vec![&root, &middle], fresh(&root, &[]), &far, false),
+            ("only the middle has a list", vec![&root, &middle], fresh(&middle, &[]), &far, false),
+            ("the root has its list", vec![&root], fresh(&root, &[9]), &near, true),
+            ("the client is revoked", vec![&root], fresh(&root, &[3]), &near, false),
+            ("another's list", vec![&root], fresh(&imposter, &[]), &near, false),
+            ("an old list", vec![&root], list(&root, &[], 2021), &near, false),
+            (
+                "revoked in an old list",
+                vec![&root],
+                [fresh(&root, &[]), list(&root, &[3], 2021)].concat(),
+                &near,
+                false,
+            ),
+            ("the root is not there", vec![&middle], both.clone(), &far, false),
+            ("known itself", vec![&near], fresh(&root, &[]), &near, false),
+        ] {
+            assert_eq!(verdict(&roots, &lists, leaf, &[]).is_ok(), expected, "{case}");
+        }
+        let revoked = [fresh(&root, &[2]), fresh(&middle, &[])].concat();
+        assert_eq!(verdict(&[&root, &middle], &revoked, &far, &[]), Err(webpki::Error::CertRevoked));
+        assert!(Authorities::read(&[root.der.clone()], Some(b"no list")).is_err());
+    }
 }

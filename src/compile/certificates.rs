@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -40,14 +39,6 @@ fn certificate_and_key(secret: &Secret) -> Result<(&[u8], &[u8]), String> {
         [] => "it holds no certificate and key (tls.crt and tls.key, or cert and key)".to_owned(),
         some => format!("of certificate and key it holds only {}, or one of them is empty", some.join(", ")),
     })
-}
-
-/// The CA certificates of a Secret: `cacert`, else `ca.crt`.
-pub(super) fn authorities(secret: &Secret) -> Result<RootCertStore, String> {
-    let (certificates, _) = authorities_and_lists(secret)?;
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(certificates);
-    if added > 0 { Ok(roots) } else { Err("none of its CA certificates can be read".to_owned()) }
 }
 
 /// The CA certificates of a Secret, with its revocation lists in PEM: `cacert` and `crl`, else `ca.crt` and `ca.crl`.

@@ -11,7 +11,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authorities::Authorities;
+use super::authorities::{Authorities, Purpose};
 use crate::snapshot::certificate::{Certificate, sha256};
 
 /// What a server asks of its clients.
@@ -111,7 +111,8 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         if let Check::Everything { names, pins } = &self.policy.check {
-            self.authorities.verify(end_entity, intermediates, now, self.algorithms).map_err(refusal)?;
+            let verdict = self.authorities.verify(end_entity, intermediates, Purpose::Client, now, self.algorithms);
+            verdict.map_err(refusal)?;
             self.check_names(end_entity, names)?;
             check_pins(end_entity, pins)?;
         }
@@ -141,8 +142,8 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// In rustls's words, so that the client gets the right alert.
-fn refusal(error: webpki::Error) -> Error {
+/// In rustls's words, so that the other side gets the right alert.
+pub(super) fn refusal(error: webpki::Error) -> Error {
     let error = match error {
         webpki::Error::BadDer => CertificateError::BadEncoding,
         webpki::Error::CertExpired { .. } => CertificateError::Expired,

@@ -166,7 +166,7 @@ fn finish(
         _ => UpstreamProtocol::Http1,
     };
     let (tls, fingerprint) = match (policy.tls, rule.and_then(MergedRule::object)) {
-        (Some(settings), Some(object)) => tls_client::build(work, settings, object, &entry_names(view)),
+        (Some(settings), Some(object)) => tls_client::build(work, name, settings, object, &entry_names(view)),
         _ => (None, 0),
     };
     let idle = http.and_then(|http| http.idle_timeout).or(tcp.and_then(|tcp| tcp.idle_timeout));

@@ -35,7 +35,7 @@ pub(crate) struct Memory {
     whole: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     search: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     keys: Kept<u128, Result<Arc<CertifiedKey>, String>>,
-    pub(super) server_configs: Kept<u128, ServerConfigs>,
+    pub(super) server_configs: Kept<u128, Arc<ServerConfig>>,
     pub(super) client_configs: Kept<u128, Arc<ClientConfig>>,
     system_roots: Option<Arc<RootCertStore>>,
     seeds: (RandomState, RandomState),
@@ -50,13 +50,6 @@ pub(super) struct Made<T> {
     pub value: T,
     pub trail: Arc<Trail>,
     pub problems: Arc<[Problem]>,
-}
-
-/// The two faces of one server: sessions of either are resumed by both.
-#[derive(Clone)]
-pub(super) struct ServerConfigs {
-    pub with_alpn: Arc<ServerConfig>,
-    pub without_alpn: Arc<ServerConfig>,
 }
 
 impl Memory {

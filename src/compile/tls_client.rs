@@ -12,16 +12,21 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
 };
 
+use super::authorities::{Authorities, Purpose};
 use super::certificates;
+use super::client_verifier::refusal;
+use super::tls_server::IDENTITY;
 use super::work::Work;
 use crate::resource::codes;
 use crate::resource::meta::Object;
 use crate::resource::networking::{ClientTls, ClientTlsMode, DestinationRule};
 use crate::snapshot::tls::TlsClient;
 
-/// The TLS side of a cluster, and a number that changes with it. `entry_names` are a ServiceEntry's subjectAltNames.
+/// The TLS side of the cluster of this name, and a number that changes with it. `entry_names` are a ServiceEntry's
+/// subjectAltNames.
 pub(super) fn build(
     work: &mut Work<'_>,
+    cluster: &str,
     settings: &ClientTls,
     rule: &Object<DestinationRule>,
     entry_names: &[String],
@@ -29,7 +34,7 @@ pub(super) fn build(
     if settings.mode == ClientTlsMode::Disable {
         return (None, 0);
     }
-    match try_build(work, settings, entry_names) {
+    match try_build(work, cluster, settings, entry_names) {
         Ok((client, fingerprint)) => (Some(client), fingerprint),
         Err(reason) => {
             work.problems.report(rule, &codes::CLIENT_CREDENTIAL, "spec.trafficPolicy.tls", reason.as_str());
@@ -39,12 +44,20 @@ pub(super) fn build(
     }
 }
 
-fn try_build(work: &mut Work<'_>, settings: &ClientTls, entry_names: &[String]) -> Result<(TlsClient, u64), String> {
-    if settings.mode == ClientTlsMode::IstioMutual {
-        return Err("ISTIO_MUTUAL needs a workload certificate of a mesh, which this gateway does not have".to_owned());
-    }
+fn try_build(
+    work: &mut Work<'_>,
+    cluster: &str,
+    settings: &ClientTls,
+    entry_names: &[String],
+) -> Result<(TlsClient, u64), String> {
     let skip = settings.insecure_skip_verify.unwrap_or(false);
-    let names = match (skip, settings.subject_alt_names.is_empty(), settings.sni.is_empty()) {
+    let sni = match settings.sni.as_str() {
+        // `outbound_.443_.v1_.web.test`: the other side's AUTO_PASSTHROUGH finds the cluster by it.
+        "" if settings.mode == ClientTlsMode::IstioMutual => Some(cluster.replacen('|', "_.", 3)),
+        "" => None,
+        written => Some(written.to_owned()),
+    };
+    let names = match (skip, settings.subject_alt_names.is_empty(), sni.is_none()) {
         (true, _, _) => NameCheck::Nothing,
         (false, false, _) => NameCheck::Any(settings.subject_alt_names.clone()),
         (false, true, true) if entry_names.is_empty() => NameCheck::Host,
@@ -60,7 +73,6 @@ fn try_build(work: &mut Work<'_>, settings: &ClientTls, entry_names: &[String]) 
     };
     let (config, fingerprint) = configured(work, settings, names, credentials)?;
     let (unnamed, _) = configured(work, settings, unnamed, credentials)?;
-    let sni = (!settings.sni.is_empty()).then(|| settings.sni.clone());
     let with_sni = work.memory.fingerprint(&(fingerprint, &sni));
     Ok((TlsClient::Ready { config, sni, unnamed }, with_sni as u64))
 }
@@ -73,22 +85,49 @@ fn configured(
     (authorities, own): (Credential<'_>, Credential<'_>),
 ) -> Result<(Arc<ClientConfig>, u128), String> {
     let material = format!("{names:?} {:?}", settings.mode);
-    let parts = (&material, authorities.map(|s| &s.spec.data), own.map(|s| &s.spec.data));
+    let list = work.index.secret(&format!("file:{}", settings.ca_crl)).map(|s| &s.spec.data);
+    let parts = (&material, authorities.map(|s| &s.spec.data), own.map(|s| &s.spec.data), list);
     let fingerprint = work.memory.fingerprint(&parts);
     if let Some(kept) = work.memory.client_configs.get(&fingerprint) {
         return Ok((kept, fingerprint));
     }
     let roots = match authorities {
-        _ if settings.insecure_skip_verify.unwrap_or(false) => Arc::new(RootCertStore::empty()),
+        _ if settings.insecure_skip_verify.unwrap_or(false) => Roots::Nobody,
         Some(secret) => {
-            let read = certificates::authorities(&secret.spec);
-            Arc::new(read.map_err(|reason| format!("Secret {}: {reason}", secret.key()))?)
+            let read = read_authorities(work, settings, secret);
+            Roots::Named(read.map_err(|reason| format!("{}: {reason}", place_of(secret)))?)
         }
-        None => work.memory.system_roots(),
+        None => Roots::System(work.memory.system_roots()),
     };
     let own = own.map(|secret| work.memory.certified_key(secret)).transpose()?;
-    let made = config(roots, names, own)?;
+    let alpn = match settings.mode {
+        ClientTlsMode::IstioMutual => vec![b"istio-peer-exchange".to_vec(), b"istio".to_vec()],
+        _ => Vec::new(),
+    };
+    let made = config(roots, names, own, alpn)?;
     Ok((work.memory.client_configs.insert(fingerprint, made), fingerprint))
+}
+
+/// The CA of a Secret or file, with its revocation lists.
+fn read_authorities(
+    work: &Work<'_>,
+    settings: &ClientTls,
+    secret: &Object<crate::resource::core::Secret>,
+) -> Result<Authorities, String> {
+    let (authorities, lists) = certificates::authorities_and_lists(&secret.spec)?;
+    let file = Some(&settings.ca_crl).filter(|file| !file.is_empty() && settings.credential_name.is_empty());
+    let Some(file) = file else { return Authorities::read(&authorities, lists) };
+    let list = work.index.secret(&format!("file:{file}")).and_then(|list| list.spec.data.get("ca.crl"));
+    let list = list.ok_or_else(|| format!("the revocation list {file} could not be read"))?;
+    Authorities::read(&authorities, Some(list))
+}
+
+fn place_of(secret: &Object<crate::resource::core::Secret>) -> String {
+    match secret.meta.name.as_str() {
+        IDENTITY => "[identity] of the settings".to_owned(),
+        name if name.starts_with("file:") => name.to_owned(),
+        _ => format!("Secret {}", secret.key()),
+    }
 }
 
 type Credential<'a> = Option<&'a Arc<Object<crate::resource::core::Secret>>>;
@@ -100,6 +139,7 @@ fn authorities_secret<'a>(work: &Work<'a>, settings: &ClientTls) -> Result<Crede
         return Ok(None);
     }
     let name = match (settings.credential_name.as_str(), settings.ca_certificates.as_str()) {
+        _ if settings.mode == ClientTlsMode::IstioMutual => IDENTITY.to_owned(),
         ("", "" | "system") => return Ok(None),
         ("", path) => format!("file:{path}"),
         (name, _) => {
@@ -114,12 +154,13 @@ fn authorities_secret<'a>(work: &Work<'a>, settings: &ClientTls) -> Result<Crede
     }
 }
 
-/// The Secret with our own certificate, for MUTUAL.
+/// The Secret with our own certificate, for MUTUAL and ISTIO_MUTUAL.
 fn own_secret<'a>(work: &Work<'a>, settings: &ClientTls) -> Result<Credential<'a>, String> {
-    if settings.mode != ClientTlsMode::Mutual {
+    if !matches!(settings.mode, ClientTlsMode::Mutual | ClientTlsMode::IstioMutual) {
         return Ok(None);
     }
     let name = match settings.credential_name.as_str() {
+        _ if settings.mode == ClientTlsMode::IstioMutual => IDENTITY.to_owned(),
         "" if settings.client_certificate.is_empty() => return Err("MUTUAL needs a client certificate".to_owned()),
         "" => format!("file:{}", settings.client_certificate),
         name => name.strip_prefix("kubernetes://").unwrap_or(name).to_owned(),
@@ -129,15 +170,19 @@ fn own_secret<'a>(work: &Work<'a>, settings: &ClientTls) -> Result<Credential<'a
 
 fn missing(work: &Work<'_>, name: &str) -> String {
     match name.strip_prefix("file:") {
+        _ if name == IDENTITY => {
+            "our own certificate in the mesh is needed, and [identity] of the settings names none".to_owned()
+        }
         Some(path) => format!("the file {path} could not be read"),
         None => format!("Secret {}/{name} does not exist", work.index.settings.gateway.namespace),
     }
 }
 
 fn config(
-    roots: Arc<RootCertStore>,
+    roots: Roots,
     names: NameCheck,
     own: Option<Arc<CertifiedKey>>,
+    alpn: Vec<Vec<u8>>,
 ) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone());
@@ -148,6 +193,7 @@ fn config(
         Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
         None => builder.with_no_client_auth(),
     };
+    config.alpn_protocols = alpn;
     config.resumption = Resumption::in_memory_sessions(64);
     Ok(Arc::new(config))
 }
@@ -167,10 +213,19 @@ enum NameCheck {
     Nothing,
 }
 
+/// Who vouches for the server.
+#[derive(Debug)]
+enum Roots {
+    /// insecureSkipVerify
+    Nobody,
+    System(Arc<RootCertStore>),
+    Named(Authorities),
+}
+
 /// Verifies the chain with webpki and the name as Istio does.
 #[derive(Debug)]
 struct Verifier {
-    roots: Arc<RootCertStore>,
+    roots: Roots,
     names: NameCheck,
     provider: Arc<CryptoProvider>,
 }
@@ -178,12 +233,19 @@ struct Verifier {
 impl Verifier {
     fn check_chain(
         &self,
+        der: &CertificateDer<'_>,
         leaf: &ParsedCertificate<'_>,
         rest: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(leaf, &self.roots, rest, now, algorithms)
+        let algorithms = self.provider.signature_verification_algorithms;
+        match &self.roots {
+            Roots::Nobody => Ok(()),
+            Roots::System(roots) => verify_server_cert_signed_by_trust_anchor(leaf, roots, rest, now, algorithms.all),
+            Roots::Named(authorities) => {
+                authorities.verify(der, rest, Purpose::Server, now, algorithms).map_err(refusal)
+            }
+        }
     }
 }
 
@@ -200,7 +262,7 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         }
         let leaf = ParsedCertificate::try_from(end_entity)?;
-        self.check_chain(&leaf, intermediates, now)?;
+        self.check_chain(end_entity, &leaf, intermediates, now)?;
         match &self.names {
             NameCheck::Host => verify_server_name(&leaf, server_name)?,
             NameCheck::HostAndAny(names) => {

@@ -42,6 +42,11 @@ impl<'a> Parameters<'a> {
         versions(self.minimum, self.maximum)
     }
 
+    /// Whether nobody named a cipher that is known.
+    pub(super) fn has_default_ciphers(&self) -> bool {
+        named_suites(self.ciphers).is_empty()
+    }
+
     pub(super) fn provider(&self) -> CryptoProvider {
         CryptoProvider {
             cipher_suites: cipher_suites(self.ciphers),
@@ -75,25 +80,79 @@ fn key_exchanges(curves: &[String]) -> Vec<&'static dyn SupportedKxGroup> {
     }
 }
 
-/// TLS 1.3 suites, then those of TLS 1.2 by their OpenSSL names. Only unknown names mean the default.
+/// TLS 1.3 suites, then those of TLS 1.2. Only unknown names mean the default.
 fn cipher_suites(names: &[String]) -> Vec<SupportedCipherSuite> {
     use cipher_suite as suite;
-    let known = [
-        ("ECDHE-ECDSA-AES128-GCM-SHA256", suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
-        ("ECDHE-RSA-AES128-GCM-SHA256", suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
-        ("ECDHE-ECDSA-CHACHA20-POLY1305", suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
-        ("ECDHE-RSA-CHACHA20-POLY1305", suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
-        ("ECDHE-ECDSA-AES256-GCM-SHA384", suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
-        ("ECDHE-RSA-AES256-GCM-SHA384", suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
-    ];
-    let chosen: Vec<_> = names
-        .iter()
-        .filter_map(|name| known.iter().find(|(known, _)| known == name))
-        .map(|(_, suite)| *suite)
-        .collect();
-    let tls12 = if chosen.is_empty() { known.map(|(_, suite)| suite).to_vec() } else { chosen };
+    let named = named_suites(names);
+    let tls12 = if named.is_empty() { TLS12_SUITES.map(|(_, suite)| suite).to_vec() } else { named };
     [suite::TLS13_AES_128_GCM_SHA256, suite::TLS13_AES_256_GCM_SHA384, suite::TLS13_CHACHA20_POLY1305_SHA256]
         .into_iter()
         .chain(tls12)
         .collect()
+}
+
+/// In the order in which they are named. `ALL` adds the others, `-` and `!` take one away, `+` puts one last.
+fn named_suites(names: &[String]) -> Vec<SupportedCipherSuite> {
+    let mut chosen: Vec<SupportedCipherSuite> = Vec::new();
+    for name in names {
+        let plain = name.trim_start_matches(['-', '!', '+']);
+        let meant = TLS12_SUITES.iter().filter(|(known, _)| plain == "ALL" || *known == plain).map(|(_, suite)| *suite);
+        for suite in meant {
+            let place = chosen.iter().position(|known| known.suite() == suite.suite());
+            match (name.as_bytes().first(), place) {
+                (Some(b'-' | b'!'), Some(place)) => drop(chosen.remove(place)),
+                (Some(b'+'), Some(place)) => {
+                    let moved = chosen.remove(place);
+                    chosen.push(moved);
+                }
+                (Some(b'-' | b'!' | b'+'), None) | (_, Some(_)) => {}
+                (_, None) => chosen.push(suite),
+            }
+        }
+    }
+    chosen
+}
+
+/// The suites of TLS 1.2 by their OpenSSL names, in the default order.
+static TLS12_SUITES: [(&str, SupportedCipherSuite); 6] = [
+    ("ECDHE-ECDSA-AES128-GCM-SHA256", cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+    ("ECDHE-RSA-AES128-GCM-SHA256", cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
+    ("ECDHE-RSA-CHACHA20-POLY1305", cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+    ("ECDHE-RSA-AES256-GCM-SHA384", cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suites(names: &[&str]) -> Vec<&'static str> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let found = cipher_suites(&names).into_iter().skip(3);
+        let name = |suite: SupportedCipherSuite| {
+            TLS12_SUITES.iter().find(|(_, known)| known.suite() == suite.suite()).map_or("", |(name, _)| name)
+        };
+        found.map(name).collect()
+    }
+
+    #[test]
+    fn ciphers_follow_the_names_and_only_unknown_ones_mean_the_default() {
+        const A: &str = "ECDHE-RSA-AES256-GCM-SHA384";
+        const B: &str = "ECDHE-RSA-AES128-GCM-SHA256";
+        assert_eq!(suites(&[A, "AES128-SHA", B, A]), [A, B]);
+        assert_eq!((suites(&[]).len(), suites(&["NONE", "DES-CBC3-SHA"]).len()), (6, 6));
+        let without = suites(&["ALL", "!ECDHE-RSA-AES256-GCM-SHA384", "+ECDHE-RSA-AES128-GCM-SHA256"]);
+        assert_eq!((without.len(), without.last()), (5, Some(&B)));
+        assert!(!without.contains(&A));
+    }
+
+    #[test]
+    fn the_least_version_is_1_2() {
+        let count = |min, max| versions(min, max).len();
+        assert_eq!(count(TlsProtocol::Auto, TlsProtocol::Auto), 2);
+        assert_eq!(count(TlsProtocol::V1_0, TlsProtocol::V1_2), 1);
+        assert_eq!(count(TlsProtocol::V1_3, TlsProtocol::V1_2), 0);
+        assert_eq!(count(TlsProtocol::Auto, TlsProtocol::V1_1), 0);
+    }
 }

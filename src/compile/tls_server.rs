@@ -12,7 +12,6 @@ use rustls::{ServerConfig, SignatureScheme};
 use super::authorities::Authorities;
 use super::certificates;
 use super::client_verifier::{Check, ClientPolicy, ClientVerifier, Pin};
-use super::memory::ServerConfigs;
 use super::tls_parameters::Parameters;
 use super::work::Work;
 use crate::resource::codes;
@@ -86,7 +85,7 @@ fn try_build(
     let chains: Vec<&[CertificateDer<'_>]> = material.iter().map(|(_, key)| key.cert.as_slice()).collect();
     let server = (gateway.key(), path, inside, of_mesh);
     let fingerprint = work.memory.fingerprint(&(server, &parameters, chains, &policy, &authorities));
-    let configs = match work.memory.server_configs.get(&fingerprint) {
+    let config = match work.memory.server_configs.get(&fingerprint) {
         Some(kept) => kept,
         None => {
             let keys = material.into_iter().map(|(_, key)| key).collect();
@@ -98,14 +97,14 @@ fn try_build(
                 }
                 _ => None,
             };
-            let made = configs(&parameters, keys, clients, alpn(inside, of_mesh))
+            let made = config(&parameters, keys, clients, alpn(inside, of_mesh))
                 .map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), reason))?;
             work.memory.server_configs.insert(fingerprint, made)
         }
     };
     Ok(ServerTerms {
-        config: configs.with_alpn,
-        without_alpn: configs.without_alpn,
+        config,
+        has_default_ciphers: parameters.has_default_ciphers(),
         certificates: facts,
         verifies_clients,
     })
@@ -306,12 +305,12 @@ fn alpn(inside: Inside, of_mesh: bool) -> Vec<Vec<u8>> {
     peers.iter().copied().chain([b"h2".as_slice(), b"http/1.1"]).map(<[u8]>::to_vec).collect()
 }
 
-fn configs(
+fn config(
     parameters: &Parameters<'_>,
     keys: Vec<Arc<CertifiedKey>>,
     clients: Option<(ClientPolicy, Authorities)>,
     alpn: Vec<Vec<u8>>,
-) -> Result<ServerConfigs, String> {
+) -> Result<Arc<ServerConfig>, String> {
     let provider = parameters.provider();
     let algorithms = provider.signature_verification_algorithms;
     let builder = ServerConfig::builder_with_provider(Arc::new(provider));
@@ -325,9 +324,8 @@ fn configs(
     let mut config = builder.with_cert_resolver(Arc::new(Certificates { keys }));
     config.ignore_client_order = true;
     config.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
-    let without_alpn = Arc::new(config.clone());
     config.alpn_protocols = alpn;
-    Ok(ServerConfigs { with_alpn: Arc::new(config), without_alpn })
+    Ok(Arc::new(config))
 }
 
 /// The certificates of one server: ECDSA for clients that can, and of one kind the one that names the SNI exactly.

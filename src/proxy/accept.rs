@@ -374,8 +374,8 @@ mod tests {
             if tls {
                 let config = Arc::new(server);
                 let terms = ServerTerms {
-                    without_alpn: config.clone(),
                     config,
+                    has_default_ciphers: true,
                     certificates: Vec::new(),
                     verifies_clients: false,
                 };

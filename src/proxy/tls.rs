@@ -30,12 +30,22 @@ pub(super) async fn shake_hands(
     let spoken = &terms.config.alpn_protocols;
     let agrees =
         client_hello.alpn().is_none_or(|mut offered| offered.any(|name| spoken.iter().any(|known| known == name)));
+    let prefers_chacha = client_hello.cipher_suites().iter().copied().find(|suite| cipher_name(*suite).is_some());
+    let prefers_chacha = prefers_chacha.is_some_and(is_old_chacha);
     let served = served(terms, &hello);
     opening.consume(hello.length);
     let (socket, rest) = opening.into_parts();
-    let config = if agrees { &terms.config } else { &terms.without_alpn };
+    // Changed copies share tickets and sessions.
+    let mut config = Arc::clone(&terms.config);
+    if !agrees {
+        // Nothing is agreed, and the first bytes decide.
+        Arc::make_mut(&mut config).alpn_protocols.clear();
+    }
+    if terms.has_default_ciphers && prefers_chacha {
+        Arc::make_mut(&mut config).ignore_client_order = false;
+    }
     let stream = StartHandshake::from_parts(hello.accepted, Prefixed::new(socket, rest));
-    let stream = stream.into_stream(Arc::clone(config)).await?;
+    let stream = stream.into_stream(config).await?;
     let (_, session) = stream.get_ref();
     let client = match session.peer_certificates().and_then(<[_]>::first) {
         Some(shown) => Some(read_client(shown, terms, served.as_deref())?),
@@ -49,6 +59,15 @@ pub(super) async fn shake_hands(
         client,
     };
     Ok((stream, facts))
+}
+
+/// ChaCha20 of TLS 1.2: whoever names it first has no hardware for AES.
+fn is_old_chacha(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    )
 }
 
 /// The certificate that this client gets.

@@ -21,8 +21,8 @@ pub(crate) struct ServerTerms {
     /// One for each server, so that session resumption stays inside it; kept over reloads while certificates and rules
     /// stay the same.
     pub config: Arc<ServerConfig>,
-    /// The same without ALPN, for clients that offer nothing that we speak: their first bytes decide.
-    pub without_alpn: Arc<ServerConfig>,
+    /// Whether a client may put ChaCha20 before AES, as those without hardware for AES do.
+    pub has_default_ciphers: bool,
     /// What may be served, in the order of preference.
     pub certificates: Vec<CertificateFacts>,
     /// Whether a client's certificate has to be in date, also when a session is resumed.
@@ -49,7 +49,8 @@ pub(crate) struct CertificateFacts {
 /// How TLS is begun towards the endpoints of a cluster (Istio ClientTLSSettings).
 pub(crate) enum TlsClient {
     Ready {
-        /// Without ALPN: the connector clones it with `h2` or `http/1.1` once, as the cluster's protocol says.
+        /// Without ALPN, or with Istio's own names for ISTIO_MUTUAL: the connector clones it with `h2` or `http/1.1`
+        /// once, as the cluster's protocol says.
         config: Arc<ClientConfig>,
         /// The server name to send; `None` sends the request's authority (Envoy auto_sni).
         sni: Option<String>,

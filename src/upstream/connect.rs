@@ -66,13 +66,17 @@ pub(super) struct ClientConfigs {
 
 impl ClientConfigs {
     fn offering(&self, base: &ClientConfig, want: Want) -> Arc<ClientConfig> {
-        let (slot, alpn) = match want {
-            Want::Http1 => (&self.http1, b"http/1.1".as_slice()),
-            Want::Http2 => (&self.http2, b"h2".as_slice()),
+        let (slot, of_mesh, plain) = match want {
+            Want::Http1 => (&self.http1, b"istio-http/1.1".as_slice(), b"http/1.1".as_slice()),
+            Want::Http2 => (&self.http2, b"istio-h2".as_slice(), b"h2".as_slice()),
         };
         let offering = || {
             let mut config = base.clone();
-            config.alpn_protocols = vec![alpn.to_vec()];
+            // What has names of its own is spoken to as a workload of the mesh.
+            config.alpn_protocols = match base.alpn_protocols.is_empty() {
+                true => vec![plain.to_vec()],
+                false => vec![of_mesh.to_vec(), b"istio".to_vec(), plain.to_vec()],
+            };
             Arc::new(config)
         };
         Arc::clone(slot.get_or_init(offering))

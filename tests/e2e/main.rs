@@ -6,6 +6,7 @@ mod support;
 mod admin;
 mod bad_input;
 mod cli;
+mod client_certificates;
 mod cors_and_faults;
 mod demo;
 mod drain;
