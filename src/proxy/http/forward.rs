@@ -89,7 +89,10 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
             }
         };
         if let (Verdict::Retry, Some(policy)) = (verdict, policy) {
-            tried.extend(at.filter(|_| policy.host_picks.is_some()));
+            if let Some(at) = at.filter(|_| policy.host_picks.is_some()) {
+                tried.retain(|known| *known != at);
+                tried.push(at);
+            }
             let pause = retry::pause(policy, tries, fastrand::u64(..));
             attempt.patiently(tokio::time::sleep(pause)).await?;
         }

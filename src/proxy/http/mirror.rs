@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::request;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -33,6 +34,8 @@ const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 
 /// What a mirror may be behind; one that is farther behind is cut.
 const MOST_BEHIND: usize = 1024 * 1024;
+/// What a piece counts at least, since holding it costs something too.
+const LEAST_PIECE: usize = 256;
 /// From here on the request lets its mirrors have a turn after each piece.
 const BEHIND: usize = 128 * 1024;
 /// For the answer, and for every wait on a mirror that takes nothing, where the route has no timeout.
@@ -120,7 +123,7 @@ impl Tap {
     /// False if the mirror is cut, or has left.
     fn feed(&mut self, piece: &Piece) -> bool {
         if let Piece::Data(data) = piece
-            && self.behind.fetch_add(data.len(), Ordering::Relaxed) + data.len() > MOST_BEHIND
+            && self.behind.fetch_add(weight(data), Ordering::Relaxed) + weight(data) > MOST_BEHIND
         {
             return false;
         }
@@ -135,6 +138,10 @@ impl Drop for Tap {
             self.copying.abort();
         }
     }
+}
+
+fn weight(data: &Bytes) -> usize {
+    data.len().max(LEAST_PIECE)
 }
 
 /// One copy on its way.
@@ -203,7 +210,7 @@ async fn upload(origin: &mut Origin, feed: &mut Feed, limit: Duration) -> Result
         });
         match piece.await {
             Some(Piece::Data(data)) => {
-                feed.behind.fetch_sub(data.len(), Ordering::Relaxed);
+                feed.behind.fetch_sub(weight(&data), Ordering::Relaxed);
                 poll_fn(|cx| Poll::Ready(origin.push(cx, data.clone()))).await?;
             }
             Some(Piece::Trailers(trailers)) => return origin.finish(Some(trailers)),

@@ -1,7 +1,8 @@
 //! How is one client connection served? Its requests, one after the other or side by side, until it ends.
 //!
-//! A request walks: `h1` or `h2` (with `head`, `guard`) -> `serve` -> `admit` -> `forward` (with `outgoing`, `client`,
-//! `origin`) or `reply` (with `fail`) -> `finish`.
+//! A request walks: `h1` or `h2` (with `head`, `guard`) -> `serve` -> `admit` -> `forward` or `reply` (with `fail`) ->
+//! `finish`. `forward` makes one `attempt` after the other as `retry` decides; each sends what `outgoing` made of the
+//! request and is an `exchange` between `client` and `origin`, with the body kept by `replay` and copied to `mirror`.
 
 mod admit;
 mod attempt;
