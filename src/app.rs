@@ -55,6 +55,11 @@ pub(crate) fn run(start: Start) -> anyhow::Result<()> {
     let settings = Arc::new(read_settings(&path)?);
     let telemetry =
         Arc::new(Telemetry::new(observe::source_labels(&settings.gateway)).context("the access log has no thread")?);
+    let workers = match settings.runtime.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    telemetry.recent.keep(settings.admin.recent_requests, workers);
     let control = Builder::new_current_thread().enable_all().build().context("no runtime for the control thread")?;
     let result = control.block_on(live(&start, path, settings, Arc::clone(&telemetry), log_level));
     telemetry.access_log.flush(FLUSH_LIMIT);

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub(crate) use self::outbound::explain_outbound;
 
-use self::asked::{Asked, Asker};
+use self::asked::{Asked, Asker, is_secret};
 use self::nearest::nearest;
 use crate::snapshot::cluster::{Cluster, EndpointSource};
 use crate::snapshot::cors::CorsVerdict;
@@ -47,6 +47,23 @@ pub(crate) struct Query {
     pub to: Option<IpAddr>,
     /// What a token that was verified says.
     pub claims: Option<serde_json::Value>,
+}
+
+/// A request that was served.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub method: String,
+    pub scheme: String,
+    pub authority: String,
+    /// Path and query.
+    pub target: String,
+    /// The bound address that took the connection.
+    pub listener: SocketAddr,
+    pub is_tls: bool,
+    pub sni: Option<String>,
+    /// Those that rules of its host looked at, as they saw them.
+    pub headers: Vec<(String, String)>,
+    pub from: IpAddr,
 }
 
 /// What would happen, step by step. Steps that are not reached are absent.
@@ -134,13 +151,21 @@ pub(crate) struct Target {
 
 /// Explains a request against a snapshot. Fails with a sentence if the URL or a header cannot be read.
 pub(crate) fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, String> {
-    let asked = Asked::new(query, Asker::Client)?;
-    let mut explanation = Explanation { generation: snapshot.generation, ..begin(&asked) };
-    if let Some((listener, chain)) = find_chain(snapshot, &asked, &mut explanation) {
-        let local = listener.address;
-        serve(chain, &asked, Context { query, local, proxy: &snapshot.proxy }, &mut explanation);
+    Ok(explained(snapshot, &Asked::new(query, Asker::Client)?))
+}
+
+/// Explains what a snapshot would make of a request that was served. Values that give access are not shown.
+pub(crate) fn explain_again(snapshot: &Snapshot, recorded: &Recorded) -> Explanation {
+    explained(snapshot, &Asked::recorded(recorded))
+}
+
+fn explained(snapshot: &Snapshot, asked: &Asked) -> Explanation {
+    let mut explanation = Explanation { generation: snapshot.generation, ..begin(asked) };
+    if let Some((listener, chain)) = find_chain(snapshot, asked, &mut explanation) {
+        let context = Context { local: listener.address, proxy: &snapshot.proxy };
+        serve(chain, asked, context, &mut explanation);
     }
-    Ok(explanation)
+    explanation
 }
 
 fn begin(asked: &Asked) -> Explanation {
@@ -154,7 +179,6 @@ fn begin(asked: &Asked) -> Explanation {
 /// What a chain is asked under.
 #[derive(Clone, Copy)]
 struct Context<'a> {
-    query: &'a Query,
     /// The address that the client connected to.
     local: SocketAddr,
     proxy: &'a ProxyPolicy,
@@ -196,7 +220,7 @@ fn serve(chain: &FilterChain, asked: &Asked, context: Context<'_>, explanation: 
         path,
         query,
         headers: &asked.headers,
-        claims: context.query.claims.as_ref(),
+        claims: asked.claims.as_ref(),
     };
     explanation.request = format!("{} {}://{}{normalized}", asked.method, asked.scheme, asked.authority);
     let Some(host) = routes.find(&asked.authority) else {
@@ -210,6 +234,9 @@ fn serve(chain: &FilterChain, asked: &Asked, context: Context<'_>, explanation: 
     let chosen = host.find(&facts);
     let stays = |authority: &str| routes.find(authority).is_some_and(|found| Arc::ptr_eq(found, host));
     explanation.rules = verdicts(host, &facts, chosen.map(|rule| &**rule), stays);
+    if asked.hides_secrets {
+        explanation.rules.iter_mut().for_each(Verdict::hide_secrets);
+    }
     explanation.outcome = match chosen {
         _ if host.require_tls && asked.scheme == "http" => {
             answered(301, "the server redirects plaintext to https", Some(https_location(&facts)))
@@ -224,7 +251,7 @@ fn find_chain<'a>(
     asked: &Asked,
     explanation: &mut Explanation,
 ) -> Option<(&'a Listener, &'a FilterChain)> {
-    let Some(listener) = find_listener(snapshot, asked.port) else {
+    let Some(listener) = find_listener(snapshot, asked) else {
         explanation.nearest = nearest_listener(snapshot, asked);
         return None;
     };
@@ -259,7 +286,11 @@ fn find_chain<'a>(
 }
 
 /// By the bound port, else by the Gateway's port; an address for all interfaces comes first.
-fn find_listener(snapshot: &Snapshot, port: u16) -> Option<&Listener> {
+fn find_listener<'a>(snapshot: &'a Snapshot, asked: &Asked) -> Option<&'a Listener> {
+    if let Some(address) = asked.listener {
+        return snapshot.listener(address).map(|listener| &**listener);
+    }
+    let port = asked.port;
     let all = || snapshot.listeners.iter().map(|listener| &**listener);
     let of_gateway = |listener: &&Listener| listener.chains.all().iter().any(|(_, chain)| chain.port() == port);
     let mut bound: Vec<_> = all().filter(|listener| listener.address.port() == port).collect();
@@ -322,20 +353,35 @@ fn verdicts(
         let leads_away = |change: &Change| matches!(change, Change::Authority { to } if !stays(to));
         let changes = miss.as_ref().and_then(|_| rule.matches.changes(facts));
         let changes = changes.filter(|changes| !changes.iter().any(leads_away)).unwrap_or_default();
-        let reason = match &miss {
-            _ if is_chosen => "every condition holds".to_owned(),
-            Some(miss) if changes.is_empty() => miss.to_string(),
-            Some(miss) => {
-                let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
-                format!("{miss}; {} would match", changes.join(" with "))
-            }
-            None => "not reached; it would match as well".to_owned(),
-        };
+        let reason = why(is_chosen, miss.as_ref(), &changes);
         reached &= !is_chosen;
         let (origin, name) = (rule.origin.to_string(), rule.name.to_string());
         Verdict { origin, name, chosen: is_chosen, reason, miss, changes }
     };
     host.rules.iter().map(verdict).collect()
+}
+
+fn why(is_chosen: bool, miss: Option<&Miss>, changes: &[Change]) -> String {
+    match miss {
+        _ if is_chosen => "every condition holds".to_owned(),
+        Some(miss) if changes.is_empty() => miss.to_string(),
+        Some(miss) => {
+            let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+            format!("{miss}; {} would match", changes.join(" with "))
+        }
+        None => "not reached; it would match as well".to_owned(),
+    }
+}
+
+impl Verdict {
+    /// Takes out what a header said that gives access.
+    fn hide_secrets(&mut self) {
+        let Some(miss) = &mut self.miss else { return };
+        if miss.seen.is_some() && miss.subject.strip_prefix("header ").is_some_and(is_secret) {
+            miss.seen = Some("(hidden)".to_owned());
+            self.reason = why(self.chosen, self.miss.as_ref(), &self.changes);
+        }
+    }
 }
 
 fn answered(status: u16, reason: &str, location: Option<String>) -> Outcome {
@@ -497,12 +543,16 @@ fn header_changes(rule: &RouteRule, facts: &RequestFacts<'_>, asked: &Asked, loc
         details: "",
         received: 0,
     };
-    let mut changed = asked.headers.clone();
+    let mut sent = asked.headers.clone();
+    if asked.hides_secrets {
+        asked.headers.keys().filter(|name| is_secret(name.as_str())).for_each(|name| drop(sent.remove(name)));
+    }
+    let mut changed = sent.clone();
     rule.request_headers.apply(&mut changed, &template);
     let lines = |headers: &HeaderMap, name: &HeaderName| -> Vec<String> {
         headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
     };
-    let removed = asked.headers.keys().filter(|name| !changed.contains_key(*name)).map(|name| format!("remove {name}"));
-    let set = changed.keys().filter(|name| lines(&changed, name) != lines(&asked.headers, name));
+    let removed = sent.keys().filter(|name| !changed.contains_key(*name)).map(|name| format!("remove {name}"));
+    let set = changed.keys().filter(|name| lines(&changed, name) != lines(&sent, name));
     removed.chain(set.map(|name| format!("{name}: {}", lines(&changed, name).join(" | ")))).collect()
 }

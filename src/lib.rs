@@ -20,7 +20,7 @@
 //! explain   <- snapshot
 //! proxy     <- base telemetry snapshot net upstream
 //! control   <- base telemetry resource snapshot source analysis compile
-//! admin     <- base telemetry snapshot control
+//! admin     <- base telemetry snapshot explain control
 //! demo      <- base
 //! app       <- base telemetry resource snapshot source upstream proxy control admin
 //! cli       <- base resource snapshot source analysis compile explain app demo

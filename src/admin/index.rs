@@ -19,6 +19,7 @@ const LINKS: &[(&str, &str)] = &[
 /// What can be set going.
 const POSTS: &[(&str, &str)] = &[
     ("/reload?wait", "reads the configuration again, answers once it is in force"),
+    ("/explain", "tells what would become of a request, or what became of one: see `limani explain`"),
     ("/drain", "fails readiness and tells connections to go"),
     ("/quitquitquit", "ends the process at once"),
 ];

@@ -2,6 +2,7 @@
 //! POSTs.
 
 mod answer;
+mod explain;
 mod guard;
 mod index;
 mod pages;
@@ -85,8 +86,8 @@ pub(crate) fn serve(ports: Ports, facts: Arc<Facts>) -> io::Result<()> {
     let ready = TcpListener::from_std(ports.ready)?;
     let metrics = TcpListener::from_std(ports.metrics)?;
     let (admin_facts, ready_facts) = (Arc::clone(&facts), Arc::clone(&facts));
-    task::spawn("admin", server::serve(admin, move |head| pages::admin(Arc::clone(&admin_facts), head)));
-    task::spawn("ready", server::serve(ready, move |head| pages::ready(Arc::clone(&ready_facts), head)));
-    task::spawn("metrics", server::serve(metrics, move |head| pages::metrics(Arc::clone(&facts), head)));
+    task::spawn("admin", server::serve(admin, move |head, body| pages::admin(Arc::clone(&admin_facts), head, body)));
+    task::spawn("ready", server::serve(ready, move |head, _| pages::ready(Arc::clone(&ready_facts), head)));
+    task::spawn("metrics", server::serve(metrics, move |head, _| pages::metrics(Arc::clone(&facts), head)));
     Ok(())
 }

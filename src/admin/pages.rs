@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::Facts;
 use super::answer::Answer;
-use super::{guard, index};
+use super::{explain, guard, index};
 use crate::control::lifecycle::Stage;
 use crate::control::status::Cause;
 use crate::snapshot::{Snapshot, dump};
@@ -26,6 +27,7 @@ enum Page {
     ShowLogging,
     SetLogging,
     Reload,
+    Explain,
     Drain,
     Quit,
 }
@@ -46,6 +48,7 @@ fn choose(method: &Method, path: &str) -> Result<Page, Answer> {
         "/logging" if method == Method::POST => Ok(Page::SetLogging),
         "/logging" => reads.then_some(Page::ShowLogging).ok_or_else(|| Answer::wrong_method("GET, POST")),
         "/reload" => posting(Page::Reload),
+        "/explain" => posting(Page::Explain),
         "/drain" => posting(Page::Drain),
         "/quitquitquit" => posting(Page::Quit),
         _ => Err(Answer::not_found()),
@@ -53,7 +56,7 @@ fn choose(method: &Method, path: &str) -> Result<Page, Answer> {
 }
 
 /// The admin port: everything.
-pub(super) async fn admin(facts: Arc<Facts>, head: Parts) -> Answer {
+pub(super) async fn admin(facts: Arc<Facts>, head: Parts, body: Bytes) -> Answer {
     if let Err(refusal) = guard::judge(&head.headers) {
         return Answer::text(StatusCode::FORBIDDEN, refusal.to_string());
     }
@@ -73,6 +76,7 @@ pub(super) async fn admin(facts: Arc<Facts>, head: Parts) -> Answer {
         Page::ShowLogging => Answer::text(StatusCode::OK, facts.log_level.shown()),
         Page::SetLogging => set_logging(&facts, query),
         Page::Reload => reload(&facts, parameter(query, "wait").is_some()).await,
+        Page::Explain => explain::answer(facts, &body, parameter(query, "format").as_deref() == Some("text")).await,
         Page::Drain => drain(&facts),
         Page::Quit => {
             tracing::warn!("stopping at once, as asked on the admin port");
@@ -177,6 +181,7 @@ mod tests {
             ("POST", "/status", Err(405)),
             ("GET", "/reload", Err(405)),
             ("POST", "/reload", Ok(Page::Reload)),
+            ("GET", "/explain", Err(405)),
             ("GET", "/logging", Ok(Page::ShowLogging)),
             ("POST", "/logging", Ok(Page::SetLogging)),
             ("DELETE", "/logging", Err(405)),

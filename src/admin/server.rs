@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response};
-use http_body_util::Full;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,13 +25,16 @@ const MOST_CONNECTIONS: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Largest request head in bytes.
 const MAX_HEAD: usize = 16 * 1024;
+/// Largest request body in bytes, and how long it may take.
+const MAX_BODY: usize = 64 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// After a failed accept: no descriptors may be left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Accepts connections for ever and has `answer` answer every request.
 pub(super) async fn serve<A, F>(listener: TcpListener, answer: A)
 where
-    A: Fn(Parts) -> F + Clone + Send + Sync + 'static,
+    A: Fn(Parts, Bytes) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
@@ -48,8 +51,15 @@ where
         let answer = answer.clone();
         task::spawn("admin connection", async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let answering = answer(request.into_parts().0);
-                async move { Ok::<Response<Full<Bytes>>, Infallible>(answering.await.into()) }
+                let answer = answer.clone();
+                async move {
+                    let (head, body) = request.into_parts();
+                    let answer = match read(body).await {
+                        Some(body) => answer(head, body).await,
+                        None => Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or too slow"),
+                    };
+                    Ok::<Response<Full<Bytes>>, Infallible>(answer.into())
+                }
             });
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
@@ -58,4 +68,10 @@ where
             drop(slot);
         });
     }
+}
+
+/// The whole body; `None` if it is too large, too slow or broken off.
+async fn read(body: Incoming) -> Option<Bytes> {
+    let gathered = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    Some(gathered.ok()?.ok()?.to_bytes())
 }

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::check::count;
 use super::files::Files;
+use super::remote::Remote;
 use super::{Format, say};
 use crate::analysis::View;
 use crate::base::clock;
@@ -19,8 +21,8 @@ use crate::resource::finding::Severity;
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     /// Left out for tcp://host:port.
-    #[arg(value_name = "METHOD")]
-    method: String,
+    #[arg(value_name = "METHOD", required_unless_present = "request_id")]
+    method: Option<String>,
     /// http://host[:port]/path, https://..., or tcp://host:port; the port is the Gateway's, the one that is bound, or
     /// with --sidecar the service's.
     url: Option<String>,
@@ -44,13 +46,25 @@ pub(super) struct Explain {
     /// The claims of a verified token, as JSON, for rules on `@request.auth.claims`.
     #[arg(long, value_name = "JSON", value_parser = claims)]
     claims: Option<serde_json::Value>,
+    /// Ask the running gateway, which obeys the configuration in force, instead of reading files.
+    #[arg(long, conflicts_with = "sidecar")]
+    running: bool,
+    /// Ask the running gateway for a request that ended lately, by its id in the access log.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["method", "url", "headers", "from", "sni", "sidecar", "claims"])]
+    request_id: Option<String>,
+    /// The gateway's admin port [default: what the settings say, else http://127.0.0.1:15000].
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 impl Explain {
     pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
-        let (method, url) = match (self.method, self.url) {
+        if let Some(id) = self.request_id.take() {
+            return self.ask(&json!({ "requestId": id }));
+        }
+        let (method, url) = match (self.method.take().unwrap_or_default(), self.url.take()) {
             (method, Some(url)) if !method.contains("://") => (method, url),
             (url, path) if url.contains("://") => {
                 self.files.add_first(path);
@@ -58,6 +72,13 @@ impl Explain {
             }
             _ => bail!("a URL is missing; write http://host[:port]/path, https://... or tcp://host:port"),
         };
+        if self.running {
+            let (headers, from, sni) = (&self.headers, self.from, &self.sni);
+            let claims = &self.claims;
+            let question =
+                json!({ "method": method, "url": url, "headers": headers, "from": from, "sni": sni, "claims": claims });
+            return self.ask(&question);
+        }
         let loaded = self.files.load(View::Gateway)?;
         let errors = count(&loaded.findings, Severity::Error);
         let Some(snapshot) = loaded.snapshot else { bail!("the settings are unusable; `limani check` says why") };
@@ -82,6 +103,16 @@ impl Explain {
             Format::Text => say(&explanation.to_string()),
             Format::Json => say(&(serde_json::to_string_pretty(&explanation)? + "\n")),
         }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Asks the running gateway.
+    fn ask(self, question: &Value) -> anyhow::Result<ExitCode> {
+        let page = match self.format {
+            Format::Text => "explain?format=text",
+            Format::Json => "explain",
+        };
+        say(&Remote::new(self.admin, self.files.config).ask(page, question)?);
         Ok(ExitCode::SUCCESS)
     }
 }

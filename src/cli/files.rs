@@ -23,7 +23,7 @@ pub(super) struct Files {
     paths: Vec<PathBuf>,
     /// The settings file [default: none if there are PATHs, else as for `run`].
     #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
     /// What ${NAME} stands for in manifests; may be given several times.
     #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
     variables: Vec<(String, String)>,

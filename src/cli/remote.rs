@@ -64,6 +64,17 @@ impl Remote {
         Ok(ExitCode::SUCCESS)
     }
 
+    pub(super) fn new(admin: Option<String>, config: Option<PathBuf>) -> Self {
+        Remote { admin, config }
+    }
+
+    /// Asks a question in JSON.
+    pub(super) fn ask(&self, page: &str, question: &Value) -> anyhow::Result<String> {
+        let (client, url) = (client()?, self.url(page)?);
+        let request = client.post(&url).header("content-type", "application/json").body(question.to_string());
+        text(request.send().with_context(|| unreachable(&url))?)
+    }
+
     fn get(&self, page: &str) -> anyhow::Result<String> {
         let (client, url) = (client()?, self.url(page)?);
         text(client.get(&url).send().with_context(|| unreachable(&url))?)

@@ -1,10 +1,10 @@
 //! What does the data plane see of the request that is to be explained?
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::Query;
+use super::{Query, Recorded};
 use crate::snapshot::headers::is_known_in_request;
 
 /// The request in the data plane's words.
@@ -16,10 +16,24 @@ pub(super) struct Asked {
     /// Path and query as sent.
     pub target: String,
     pub port: u16,
+    /// The bound address, where it is known.
+    pub listener: Option<SocketAddr>,
     pub is_tls: bool,
     pub sni: Option<String>,
     pub headers: HeaderMap,
     pub from: IpAddr,
+    /// What a token that was verified says.
+    pub claims: Option<serde_json::Value>,
+    /// Whether values that give access are kept out of the explanation: another one sent them.
+    pub hides_secrets: bool,
+}
+
+/// Headers whose values give access.
+const SECRETS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+
+/// Whether the values of a header give access.
+pub(super) fn is_secret(name: &str) -> bool {
+    SECRETS.contains(&name)
 }
 
 /// Who asks: a gateway tells of its clients in headers, a sidecar leaves its workload's headers alone.
@@ -30,6 +44,30 @@ pub(super) enum Asker {
 }
 
 impl Asked {
+    /// A request that was served: its headers are as the rules saw them.
+    pub(super) fn recorded(recorded: &Recorded) -> Asked {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &recorded.headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+                headers.append(name, value);
+            }
+        }
+        Asked {
+            method: recorded.method.clone(),
+            scheme: recorded.scheme.clone(),
+            authority: recorded.authority.clone(),
+            target: recorded.target.clone(),
+            port: recorded.listener.port(),
+            listener: Some(recorded.listener),
+            is_tls: recorded.is_tls,
+            sni: recorded.sni.clone(),
+            headers,
+            from: recorded.from,
+            claims: None,
+            hides_secrets: true,
+        }
+    }
+
     pub(super) fn new(query: &Query, asker: Asker) -> Result<Asked, String> {
         let wrong = |why: &str| format!("`{}` cannot be explained: {why}; write http://host[:port]/path", query.url);
         let (scheme, rest) = query.url.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
@@ -57,8 +95,11 @@ impl Asked {
             authority,
             target,
             port,
+            listener: None,
             headers: HeaderMap::new(),
             from,
+            claims: query.claims.clone(),
+            hides_secrets: false,
         };
         asked.sni = asked.sni.filter(|name| !name.is_empty());
         asked.add_headers(query, asker)?;

@@ -29,6 +29,6 @@ pub(crate) fn explain_outbound(outbound: &Outbound, query: &Query) -> Result<Exp
     explanation.listener = Some(listener.map_or_else(|| "virtualOutbound".to_owned(), |listener| listener.name()));
     explanation.chain = Some(format!("{} ({})", chain.name, facts.transport.word()));
     let local = SocketAddr::new(destination, asked.port);
-    serve(chain, &asked, Context { query, local, proxy: &outbound.proxy }, &mut explanation);
+    serve(chain, &asked, Context { local, proxy: &outbound.proxy }, &mut explanation);
     Ok(explanation)
 }

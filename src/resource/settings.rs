@@ -328,6 +328,8 @@ pub(crate) struct AdminSettings {
     pub ready: SocketAddr,
     /// `/stats/prometheus`. Default 0.0.0.0:15020.
     pub metrics: SocketAddr,
+    /// How many requests that ended lately are kept for `limani explain --request-id`; 0 keeps none. Default 1000.
+    pub recent_requests: usize,
 }
 
 /// `[shutdown]`
@@ -386,6 +388,7 @@ impl Default for Settings {
                 address: SocketAddr::from((Ipv4Addr::LOCALHOST, 15000)),
                 ready: SocketAddr::new(anywhere, 15021),
                 metrics: SocketAddr::new(anywhere, 15020),
+                recent_requests: 1000,
             },
             shutdown: ShutdownSettings { grace: Duration::from_secs(5), drain: Duration::from_secs(45) },
         }

@@ -110,6 +110,14 @@ impl PathMatch {
 }
 
 impl Condition {
+    /// The header that is looked at.
+    pub(crate) fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Condition::Header { name, .. } | Condition::WithoutHeader { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
     pub(crate) fn holds(&self, facts: &RequestFacts<'_>) -> bool {
         match self {
             Condition::Method(value) => value.holds(facts.method.as_bytes()),

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::cluster::Cluster;
 use super::cors::CorsPolicy;
 use super::fault::FaultPolicy;
 use super::headers::HeaderOperations;
-use super::matcher::RequestMatch;
+use super::matcher::{Condition, RequestMatch};
 use super::path_index::PathIndex;
 use super::pattern::Pattern;
 use super::redirect::host_of;
@@ -59,6 +60,8 @@ pub(crate) struct VirtualHost {
     /// In the order of precedence: the first that matches answers.
     pub rules: Vec<Arc<RouteRule>>,
     pub index: PathIndex,
+    /// The headers that conditions and CORS policies of the rules look at, each once; `None` if there are none.
+    pub looks_at: Option<Arc<[HeaderName]>>,
 }
 
 /// One condition and what follows from it.
@@ -230,7 +233,8 @@ impl RouteTable {
 impl VirtualHost {
     pub(crate) fn new(name: &str, require_tls: bool, rules: Vec<Arc<RouteRule>>) -> VirtualHost {
         let index = PathIndex::new(rules.iter().map(|rule| &rule.matches.path));
-        VirtualHost { name: name.into(), require_tls, rules, index }
+        let looks_at = headers_of(&rules);
+        VirtualHost { name: name.into(), require_tls, rules, index, looks_at }
     }
 
     /// The first rule whose conditions the request meets.
@@ -239,6 +243,23 @@ impl VirtualHost {
         let number = self.index.first(facts.path, self.rules.len(), holds)?;
         self.rules.get(number)
     }
+}
+
+fn headers_of(rules: &[Arc<RouteRule>]) -> Option<Arc<[HeaderName]>> {
+    let of_cors = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD, header::ACCESS_CONTROL_REQUEST_HEADERS];
+    let mut names: Vec<HeaderName> = Vec::new();
+    let mut add = |name: &HeaderName| {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    };
+    for rule in rules {
+        rule.matches.conditions.iter().filter_map(Condition::header).for_each(&mut add);
+        if rule.cors.is_some() {
+            of_cors.iter().for_each(&mut add);
+        }
+    }
+    (!names.is_empty()).then(|| names.into())
 }
 
 impl Forward {

@@ -9,12 +9,14 @@ pub(crate) mod log;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 mod operator;
+pub(crate) mod recent;
 pub(crate) mod record;
 pub(crate) mod requests;
 mod value;
 
 use self::access_log::AccessLog;
 use self::metrics::Metrics;
+use self::recent::Recent;
 use self::requests::SourceLabels;
 
 /// Shared by every part that carries traffic or configuration.
@@ -22,6 +24,7 @@ use self::requests::SourceLabels;
 pub(crate) struct Telemetry {
     pub metrics: Metrics,
     pub access_log: AccessLog,
+    pub recent: Recent,
 }
 
 impl Telemetry {
@@ -29,6 +32,6 @@ impl Telemetry {
     pub(crate) fn new(source: SourceLabels) -> std::io::Result<Self> {
         let metrics = Metrics::new(source);
         let access_log = AccessLog::start(metrics.access_log_dropped())?;
-        Ok(Telemetry { metrics, access_log })
+        Ok(Telemetry { metrics, access_log, recent: Recent::default() })
     }
 }

@@ -10,6 +10,7 @@ mod client_certificates;
 mod cors_and_faults;
 mod demo;
 mod drain;
+mod explain;
 mod grpc;
 mod http1;
 mod http2;

@@ -49,7 +49,7 @@ pub(super) fn admit(
     normalize(request, &snapshot.proxy, journal.is_grpc)?;
     let https = introduce(visit, &snapshot.proxy, request, journal);
     let chain = visit.chain(snapshot).ok_or_else(Reply::not_found)?;
-    find(visit, snapshot, &chain, request, https)
+    find(visit, snapshot, &chain, request, journal, https)
 }
 
 fn find(
@@ -57,6 +57,7 @@ fn find(
     snapshot: &Snapshot,
     chain: &Arc<FilterChain>,
     request: &Request,
+    journal: &mut Journal,
     https: bool,
 ) -> Result<Arc<RouteRule>, Reply> {
     let host = chain.routes().and_then(|routes| routes.find(request.authority()));
@@ -64,6 +65,7 @@ fn find(
         let elsewhere = request.http2 && visit.is_tls() && is_served_elsewhere(visit, snapshot, chain, request);
         return Err(if elsewhere { Reply::misdirected() } else { Reply::not_found() });
     };
+    journal.looks_at.clone_from(&host.looks_at);
     let facts = request.facts();
     if host.require_tls && !https {
         return Err(Reply::redirect(http::StatusCode::MOVED_PERMANENTLY, https_location(&facts)));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
 
@@ -84,6 +84,8 @@ pub(super) struct Journal {
     pub client: SocketAddr,
     pub is_grpc: bool,
     pub rule: Option<Arc<RouteRule>>,
+    /// The headers that rules of the host look at.
+    pub looks_at: Option<Arc<[HeaderName]>>,
     pub cluster: Option<Arc<Cluster>>,
     pub workload: Option<Arc<WorkloadFacts>>,
     pub upstream_host: Option<SocketAddr>,
@@ -135,6 +137,7 @@ impl Journal {
             client,
             is_grpc: false,
             rule: None,
+            looks_at: None,
             cluster: None,
             workload: None,
             upstream_host: None,

@@ -15,6 +15,7 @@ use crate::telemetry::record::{Record, RecordKind};
 use crate::telemetry::requests::{RequestLabels, RequestProtocol, RequestSeries};
 
 use super::context::{Journal, Request};
+use super::remember::remember;
 use super::visit::Visit;
 
 /// The handles of this worker's metrics, as long as one configuration is in force.
@@ -111,6 +112,9 @@ pub(super) fn finish(
     let telemetry = &visit.worker.telemetry;
     let duration = journal.start.elapsed();
     visit.worker.series.record(generation, journal, duration, telemetry);
+    if let Some(request) = request.filter(|_| telemetry.recent.is_on()) {
+        remember(visit, generation, request, journal, duration);
+    }
     if proxy.access_logs.is_on() {
         proxy.access_logs.write(&record(visit, proxy, request, journal, duration), &telemetry.access_log);
     }

@@ -23,6 +23,7 @@ mod inject;
 mod mirror;
 mod origin;
 mod outgoing;
+mod remember;
 mod replay;
 mod reply;
 mod retry;

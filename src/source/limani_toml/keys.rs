@@ -131,6 +131,7 @@ pub(in crate::source) struct Admin {
     address: Option<Parsed<SocketAddr>>,
     ready: Option<Parsed<SocketAddr>>,
     metrics: Option<Parsed<SocketAddr>>,
+    recent_requests: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -295,6 +296,7 @@ pub(in crate::source) fn apply(keys: &Keys, folder: &Path, settings: &mut Settin
     set(&mut settings.admin.address, keys.admin.address.map(|address| address.0));
     set(&mut settings.admin.ready, keys.admin.ready.map(|address| address.0));
     set(&mut settings.admin.metrics, keys.admin.metrics.map(|address| address.0));
+    set(&mut settings.admin.recent_requests, keys.admin.recent_requests.and_then(|n| usize::try_from(n).ok()));
     set(&mut settings.shutdown.grace, keys.shutdown.grace.map(|time| time.0));
     set(&mut settings.shutdown.drain, keys.shutdown.drain.map(|time| time.0));
     Ok(())
