@@ -40,7 +40,7 @@
 //! arc_swap        <- snapshot/store.rs upstream/dns.rs
 //! hickory_resolver <- upstream/dns.rs
 //! prometheus      <- telemetry/metrics.rs
-//! cel             <- telemetry/filter.rs
+//! cel             <- telemetry/filter.rs analysis/validate/telemetry.rs
 //! saphyr_parser   <- source/yaml
 //! toml            <- source/limani_toml
 //! notify          <- control/watch.rs

@@ -23,6 +23,9 @@ pub(super) fn check(policy: &AuthorizationPolicy, faults: &mut Faults) {
     for (index, rule) in policy.rules.iter().enumerate() {
         let at = spec.item("rules", index);
         check_rule(rule, at, faults);
+        if policy.action == Action::Custom {
+            check_custom_rule(rule, at, faults);
+        }
         if policy.action == Action::Deny && denies_all_tcp(rule) {
             let message = "the rule names only attributes of HTTP, so it denies every TCP connection; name the ports";
             faults.warn(at, message);
@@ -40,6 +43,21 @@ fn check_action(policy: &AuthorizationPolicy, spec: At<'_>, faults: &mut Faults)
         faults.require(named, spec.field("provider").field("name"), "CUSTOM needs the name of a provider");
     } else {
         faults.require(policy.provider.is_none(), spec.field("provider"), "only CUSTOM has a provider");
+    }
+}
+
+/// A provider is asked before tokens are looked at.
+fn check_custom_rule(rule: &Rule, at: At<'_>, faults: &mut Faults) {
+    let message = "CUSTOM is decided before tokens are verified; nothing of them can be named";
+    for (index, from) in rule.from.iter().flatten().enumerate() {
+        let at = at.item("from", index);
+        let Some(source) = &from.source else { continue };
+        let names_token = !source.request_principals.is_empty() || !source.not_request_principals.is_empty();
+        faults.require(!names_token, at.field("source"), message);
+    }
+    for (index, condition) in rule.when.iter().enumerate() {
+        let names_token = condition.key.starts_with("request.auth.");
+        faults.require(!names_token, at.item("when", index).field("key"), message);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Does a Telemetry keep the rules of its kind? (Istio ValidateTelemetry)
 
+use cel::Program;
+
 use super::faults::{At, Faults};
 use super::names::check_duration;
 use super::selection::{Attachment, check_attachment};
@@ -26,7 +28,16 @@ pub(super) fn check(telemetry: &Telemetry, faults: &mut Faults) {
     for (index, logging) in telemetry.access_logging.iter().enumerate() {
         let at = spec.item("accessLogging", index);
         check_providers(&logging.providers, at, faults);
+        if let Some(filter) = &logging.filter {
+            let at = at.field("filter");
+            faults.check(at.field("expression"), check_expression(&filter.expression));
+        }
     }
+}
+
+/// The syntax of CEL; whether its attributes exist shows when it is evaluated.
+fn check_expression(text: &str) -> Result<(), String> {
+    Program::compile(text).map(|_| ()).map_err(|error| format!("`{text}` is no expression of CEL: {error}"))
 }
 
 fn check_providers(providers: &[ProviderRef], at: At<'_>, faults: &mut Faults) {
