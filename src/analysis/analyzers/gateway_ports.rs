@@ -29,8 +29,8 @@ pub(super) fn analyze(world: &World<'_>, report: &mut Report<'_>) {
             })
             .map(|service| &service.spec)
             .collect();
-        // Where no Service is given, something else may lead to the gateway.
-        if leading.is_empty() && world.look.view == View::Gateway {
+        // Something else may lead to the gateway, unless its Pods and Services are given.
+        if world.look.view == View::Gateway && (leading.is_empty() || !world.knows_workloads()) {
             continue;
         }
         let ports: HashSet<u32> =
