@@ -197,11 +197,6 @@ fn finish(
             .unwrap_or_default(),
         tcp: TcpSettings {
             max_connections: tcp.and_then(|tcp| u32::try_from(tcp.max_connections).ok()).filter(|most| *most > 0),
-            idle_timeout: match tcp.and_then(|tcp| tcp.idle_timeout) {
-                Some(written) => Some(written.0).filter(|idle| !idle.is_zero()),
-                None => TcpSettings::default().idle_timeout,
-            },
-            max_duration: tcp.and_then(|tcp| tcp.max_connection_duration).map(|most| most.0),
         },
         identity: identity.finish(),
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::index::{is_subset, or_default};
 use crate::base::host;
 use crate::resource::meta::Object;
-use crate::resource::networking::{ClientTls, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, Subset};
+use crate::resource::networking::{
+    ClientTls, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, Subset, TcpPool,
+};
 use crate::resource::settings::Settings;
 
 /// All rules by namespace and host.
@@ -126,6 +128,12 @@ impl<'a> MergedRule<'a> {
             }
         }
         names
+    }
+
+    /// `connectionPool.tcp` of the top level, which is all that counts for how long a connection may last.
+    pub(super) fn tcp_pool(&self) -> Option<&'a TcpPool> {
+        let top = self.0.iter().find_map(|rule| rule.spec.traffic_policy.as_ref());
+        top?.connection_pool.as_ref()?.tcp.as_ref()
     }
 
     /// The rule whose trafficPolicy counts, for findings.

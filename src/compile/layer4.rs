@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::clusters::{self, Place};
 use super::gateways::BoundServer;
@@ -12,14 +13,15 @@ use super::work::Work;
 use crate::base::host;
 use crate::resource::codes;
 use crate::resource::meta::Object;
-use crate::resource::networking::{RouteDestination, TlsMatchAttributes, VirtualService};
-use crate::snapshot::cluster::TcpSettings;
+use crate::resource::networking::{RouteDestination, TcpPool, TlsMatchAttributes, VirtualService};
 use crate::snapshot::listener::{ChainMatch, ChainTable, FilterChain, Service};
-use crate::snapshot::route::ClusterReference;
 use crate::snapshot::tcp::{TcpDestination, TcpProxy};
 
 /// One of these is what a client of the mesh offers.
 const MESH_ALPN: [&str; 5] = ["istio-peer-exchange", "istio", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+
+/// Connections without bytes end after this time unless a rule says otherwise (Envoy's default).
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// Shown by explain, status and logs, such as `tcp.9000.tcp-9000.gateway.default`.
 pub(super) fn chain_name(server: &BoundServer<'_>) -> String {
@@ -42,9 +44,17 @@ pub(super) fn tcp_proxy<'a>(work: &mut Work<'a>, server: &BoundServer<'a>) -> Op
     None
 }
 
+/// The server names of tls routes that a port has already, by `bind`.
+pub(super) type KnownNames<'a> = HashSet<(&'a str, &'a str)>;
+
 /// A chain for each match of the tls routes. A match of which one name is taken is left out with all its names.
-pub(super) fn passthrough<'a>(work: &mut Work<'a>, server: &BoundServer<'a>, chains: &mut ChainTable) {
-    let mut known: HashSet<&'a str> = HashSet::new();
+pub(super) fn passthrough<'a>(
+    work: &mut Work<'a>,
+    server: &BoundServer<'a>,
+    known: &mut KnownNames<'a>,
+    chains: &mut ChainTable,
+) {
+    let bind = server.server.bind.as_str();
     let before = chains.all().len();
     for object in meeting(work, server) {
         for (number, route) in object.spec.tls.iter().enumerate() {
@@ -53,11 +63,11 @@ pub(super) fn passthrough<'a>(work: &mut Work<'a>, server: &BoundServer<'a>, cha
                     continue;
                 }
                 let origin = format!("tls[{number}].match[{position}]");
-                if let Some(name) = entry.sni_hosts.iter().find(|name| known.contains(name.as_str())) {
+                if let Some(name) = entry.sni_hosts.iter().find(|name| known.contains(&(bind, name.as_str()))) {
                     report_taken(work, object, &origin, name);
                     continue;
                 }
-                known.extend(entry.sni_hosts.iter().map(String::as_str));
+                known.extend(entry.sni_hosts.iter().map(|name| (bind, name.as_str())));
                 if let Some(proxy) = proxy(work, port_number(server), object, &origin, &route.route) {
                     let chain = FilterChain { name: chain_name(server), tls: None, service: tcp(proxy) };
                     for name in chains.insert(names_of(entry), Arc::new(chain)) {
@@ -94,7 +104,8 @@ pub(super) fn auto_passthrough<'a>(work: &mut Work<'a>, server: &BoundServer<'a>
                     ..ChainMatch::default()
                 };
                 let destinations = vec![TcpDestination { cluster, weight: 1 }];
-                let proxy = finish(port_number(server), "AUTO_PASSTHROUGH".into(), destinations);
+                let pool = rule.as_ref().and_then(|rule| rule.tcp_pool());
+                let proxy = finish(port_number(server), "AUTO_PASSTHROUGH".into(), destinations, pool);
                 chains.insert(
                     conditions,
                     Arc::new(FilterChain { name: chain_name(server), tls: None, service: tcp(proxy) }),
@@ -163,21 +174,28 @@ pub(super) fn proxy(
         work.problems.report(object, &codes::RULE_SPOILED, &format!("spec.{origin}"), message);
         return None;
     }
-    Some(finish(port, format!("VirtualService {} {origin}", object.key()), destinations))
+    // The rule of the first destination's service counts, whatever its port, subset and weight.
+    let first = route.first().and_then(|first| first.destination.as_ref());
+    let host = first.map(|first| work.index.qualify(&first.host, &object.meta.namespace)).unwrap_or_default();
+    let pool = tcp_pool(work, &host);
+    Some(finish(port, format!("VirtualService {} {origin}", object.key()), destinations, pool))
 }
 
-/// The first destination's rule settles how long connections may last.
-pub(super) fn finish(port: u16, origin: String, destinations: Vec<TcpDestination>) -> TcpProxy {
-    let settings = match destinations.first().map(|first| &first.cluster) {
-        Some(ClusterReference::Known(cluster)) => cluster.tcp,
-        Some(ClusterReference::Missing(_)) | None => TcpSettings::default(),
-    };
+/// What the rule of a service says of how long connections may last.
+pub(super) fn tcp_pool<'a>(work: &Work<'a>, host: &str) -> Option<&'a TcpPool> {
+    let view = work.index.services(host).first()?;
+    work.index.rule(&view.host, view.namespace)?.tcp_pool()
+}
+
+/// `pool` settles how long connections may last.
+pub(super) fn finish(port: u16, origin: String, destinations: Vec<TcpDestination>, pool: Option<&TcpPool>) -> TcpProxy {
+    let idle = pool.and_then(|pool| pool.idle_timeout).map_or(IDLE, |idle| idle.0);
     TcpProxy {
         origin: origin.into(),
         port,
         total_weight: destinations.iter().fold(0, |sum: u32, one| sum.saturating_add(one.weight)),
         destinations,
-        idle_timeout: settings.idle_timeout,
-        max_duration: settings.max_duration,
+        idle_timeout: Some(idle).filter(|idle| !idle.is_zero()),
+        max_duration: pool.and_then(|pool| pool.max_connection_duration).map(|most| most.0),
     }
 }

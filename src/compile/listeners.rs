@@ -24,6 +24,7 @@ pub(super) fn build<'a>(work: &mut Work<'a>, servers: Vec<BoundServer<'a>>) -> V
 
 fn listener<'a>(work: &mut Work<'a>, address: SocketAddr, servers: &[BoundServer<'a>]) -> Option<Listener> {
     let mut chains = ChainTable::default();
+    let mut known = layer4::KnownNames::default();
     for server in servers {
         match server.kind {
             ServerKind::Http | ServerKind::Nothing => {}
@@ -38,7 +39,7 @@ fn listener<'a>(work: &mut Work<'a>, address: SocketAddr, servers: &[BoundServer
                     add(work, &mut chains, server, names_of(server), |work, server| tls_tcp_chain(work, server, proxy));
                 }
             }
-            ServerKind::Passthrough => layer4::passthrough(work, server, &mut chains),
+            ServerKind::Passthrough => layer4::passthrough(work, server, &mut known, &mut chains),
             ServerKind::AutoPassthrough => layer4::auto_passthrough(work, server, &mut chains),
         }
     }

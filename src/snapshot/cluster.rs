@@ -29,21 +29,11 @@ pub(crate) struct Cluster {
     pub identity: u64,
 }
 
-/// Istio connectionPool.tcp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Istio connectionPool.tcp, as far as it belongs to the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TcpSettings {
     /// Connections to all endpoints together; `None` is no limit.
     pub max_connections: Option<u32>,
-    /// For connections that are not HTTP: how long no byte may move; `None` is for ever.
-    pub idle_timeout: Option<Duration>,
-    /// For connections that are not HTTP: how long they may last.
-    pub max_duration: Option<Duration>,
-}
-
-impl Default for TcpSettings {
-    fn default() -> Self {
-        TcpSettings { max_connections: None, idle_timeout: Some(Duration::from_secs(3600)), max_duration: None }
-    }
 }
 
 /// The labels `destination_*` of Istio's metrics that follow from the service.

@@ -13,7 +13,7 @@ use super::scope::{Egress, Imported};
 use crate::base::cidr::Cidr;
 use crate::base::host;
 use crate::resource::meta::{Labels, Object};
-use crate::resource::networking::{L4MatchAttributes, TlsMatchAttributes, VirtualService};
+use crate::resource::networking::{L4MatchAttributes, TcpPool, TlsMatchAttributes, VirtualService};
 use crate::snapshot::listener::{ChainMatch, FilterChain, Service};
 use crate::snapshot::outbound::OutboundListener;
 use crate::snapshot::route::ClusterReference;
@@ -50,13 +50,14 @@ pub(super) fn add<'a>(
 /// The chain to the service itself.
 pub(super) fn to_service(work: &mut Work<'_>, service: &Imported<'_>, port: PortView<'_>) -> FilterChain {
     let cluster = clusters::named(work, format!("outbound|{}||{}", port.number, service.host()).into());
-    to_cluster(cluster, service.host(), port.number)
+    let pool = layer4::tcp_pool(work, service.host());
+    to_cluster(cluster, service.host(), port.number, pool)
 }
 
 /// A chain with one destination, named after it.
-pub(super) fn to_cluster(cluster: ClusterReference, origin: &str, port: u16) -> FilterChain {
+pub(super) fn to_cluster(cluster: ClusterReference, origin: &str, port: u16, pool: Option<&TcpPool>) -> FilterChain {
     let name = cluster.name().to_string();
-    let proxy = layer4::finish(port, origin.into(), vec![TcpDestination { cluster, weight: 1 }]);
+    let proxy = layer4::finish(port, origin.into(), vec![TcpDestination { cluster, weight: 1 }], pool);
     chain(name, proxy)
 }
 

@@ -46,12 +46,12 @@ pub(crate) fn compile(
     let scope = scope::of_workload(&index, resources);
     let mut work = Work { index: &index, memory, problems: Problems::default(), clusters: HashMap::new(), now };
     let cluster = rules::cluster_for_strangers(&mut work, scope.strangers);
-    let strangers = Arc::new(connections::to_cluster(cluster, "outboundTrafficPolicy", 0));
+    let strangers = Arc::new(connections::to_cluster(cluster, "outboundTrafficPolicy", 0, None));
     let black_hole = rules::black_hole(&mut work);
     let outbound = Outbound {
         listeners: listeners::build(&mut work, &scope.listeners, scope.strangers, &strangers),
         strangers,
-        loops: Arc::new(connections::to_cluster(black_hole, "connections to the proxy itself", OUTBOUND_PORT)),
+        loops: Arc::new(connections::to_cluster(black_hole, "connections to the proxy itself", OUTBOUND_PORT, None)),
         addresses: routes::addresses(&work, &scope.listeners),
         proxy: Arc::new(super::policy(&settings)),
     };
