@@ -96,7 +96,7 @@ pub(crate) fn analyze(
             &last.authorization_policies,
             nothing,
         ),
-        telemetries: desk.judge_all(&resources.telemetries, &last.telemetries, nothing),
+        telemetries: desk.judge_all(&resources.telemetries, &last.telemetries, not_in_force::of_telemetry),
         wasm_plugins: desk.judge_all(&resources.wasm_plugins, &last.wasm_plugins, nothing),
         traffic_extensions: desk.judge_all(&resources.traffic_extensions, &last.traffic_extensions, nothing),
         ..resources.clone()

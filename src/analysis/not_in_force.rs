@@ -9,6 +9,7 @@ use crate::resource::networking::{
     ClientTls, ConnectionPoolSettings, DestinationRule, Gateway, HttpMatchRequest, HttpRoute, LoadBalancerSettings,
     OutlierDetection, Resolution, ServiceEntry, SimpleLb, TrafficPolicy, VirtualService,
 };
+use crate::resource::telemetry::Telemetry;
 
 /// The fields of one object that do nothing, with the first place of each.
 #[derive(Debug, Default)]
@@ -182,6 +183,17 @@ pub(super) fn of_service_entry(object: &Object<ServiceEntry>) -> Vec<Finding> {
     let unix = object.spec.endpoints.iter().position(|endpoint| endpoint.address.starts_with("unix://"));
     let index = unix.unwrap_or(0);
     unused.note(unix.is_some(), "an endpoint with a unix socket", || format!("spec.endpoints[{index}].address"));
+    unused.findings(object)
+}
+
+/// Fields of a Telemetry.
+pub(super) fn of_telemetry(object: &Object<Telemetry>) -> Vec<Finding> {
+    let mut unused = Unused::default();
+    let spec = &object.spec;
+    unused.note(!spec.tracing.is_empty(), "tracing", || "spec.tracing".into());
+    unused.note(!spec.metrics.is_empty(), "metrics", || "spec.metrics".into());
+    unused.note(spec.target_ref.is_some(), "targetRef", || "spec.targetRef".into());
+    unused.note(!spec.target_refs.is_empty(), "targetRefs", || "spec.targetRefs".into());
     unused.findings(object)
 }
 

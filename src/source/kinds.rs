@@ -160,7 +160,7 @@ pub(super) fn classify(api_version: &str, kind: &str) -> Class {
         ("networking.istio.io", kind) if matches!(version, "v1" | "v1beta1" | "v1alpha3") => networking(kind),
         ("security.istio.io", kind) if matches!(version, "v1" | "v1beta1") => security(kind),
         ("telemetry.istio.io", "Telemetry") if matches!(version, "v1" | "v1alpha1") => {
-            Class::Known(Telemetry::NAME, Effect::NotYet)
+            Class::Known(Telemetry::NAME, Effect::InForce)
         }
         ("extensions.istio.io", "WasmPlugin") if matches!(version, "v1" | "v1alpha1") => {
             Class::Known(WasmPlugin::NAME, Effect::NotYet)

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access_logs;
 mod admin;
 mod bad_input;
 mod cli;

@@ -36,6 +36,7 @@ pub struct Plan {
     settings: String,
     listen: String,
     access_log: &'static str,
+    mesh: bool,
     watch: bool,
     grace: &'static str,
     most_files: Option<u32>,
@@ -65,6 +66,7 @@ impl Plan {
             settings: String::new(),
             listen: String::new(),
             access_log: "json",
+            mesh: false,
             watch: false,
             grace: "0s",
             most_files: None,
@@ -103,6 +105,13 @@ impl Plan {
         self
     }
 
+    /// A MeshConfig file: it turns the access log on or off, and `/dev/stdout` is the test's file.
+    pub fn mesh(mut self, text: &str) -> Self {
+        write_whole(&self.folder.path().join("mesh.yaml"), text);
+        self.mesh = true;
+        self
+    }
+
     /// The most file descriptors that the gateway may have.
     pub fn most_files(mut self, count: u32) -> Self {
         self.most_files = Some(count);
@@ -123,6 +132,10 @@ impl Plan {
 
     fn write_settings(&self) -> PathBuf {
         let Plan { address, watch, settings, listen, access_log, grace, .. } = self;
+        let (mesh, log) = match self.mesh {
+            true => ("mesh = \"mesh.yaml\"", "stdout = \"access.log\"".to_owned()),
+            false => ("", format!("path = \"access.log\"\nformat = \"{access_log}\"")),
+        };
         let toml = format!(
             r#"
 [listen]
@@ -131,6 +144,7 @@ ports = {{ 80 = {HTTP}, 443 = {HTTPS} }}
 {listen}
 [source]
 manifests = ["manifests"]
+{mesh}
 watch = {watch}
 debounce = "20ms"
 [admin]
@@ -138,8 +152,7 @@ address = "{address}:{ADMIN}"
 ready = "{address}:{READY}"
 metrics = "{address}:{METRICS}"
 [access_log]
-path = "access.log"
-format = "{access_log}"
+{log}
 [runtime]
 workers = 1
 [shutdown]

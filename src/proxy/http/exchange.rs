@@ -233,6 +233,10 @@ impl Exchange<'_> {
             let mut moved = ends || refused_upgrade;
             outcome = poll_fn(|cx| self.poll_answer(cx, &mut moved)).await;
         }
+        if tunnel && outcome.is_ok() && !self.uploading {
+            // The client ended it, and the endpoint after it.
+            self.journal.left();
+        }
         let complete = outcome.is_ok();
         if let Err(failure) = outcome {
             self.journal.cut(&failure);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use http::header::{self, HeaderValue};
-use http::{Method, Request as HttpRequest, request};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request as HttpRequest, Uri, request};
 use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_http::RequestHeader;
 use tokio::time::Sleep;
@@ -81,7 +81,10 @@ async fn exchange(
     let judged = match head::read(&link, &mut buffer, policy, visit.is_tls()).await {
         Ok(judged) => judged,
         Err(NoHead::Gone) => return None,
-        Err(NoHead::Refused(refusal)) => return refuse(link, refusal, journal, visit).await,
+        Err(NoHead::Refused(refusal)) => {
+            let request = if refusal == Refusal::MissingHost { nameless(&buffer) } else { None };
+            return refuse(link, refusal, request, journal, visit).await;
+        }
     };
     journal.head_received = judged.length as u64;
     let mut session = HttpSession::new(link);
@@ -90,7 +93,7 @@ async fn exchange(
     session.set_pipelined_prefix(buffer);
     if !matches!(session.read_request().await, Ok(Some(_))) {
         let link = session.into_inner().into_any().downcast().ok()?;
-        return refuse(link, Refusal::Malformed, journal, visit).await;
+        return refuse(link, Refusal::Malformed, None, journal, visit).await;
     }
     // Whether an answer comes before the request's end is seen when it comes.
     session.set_close_on_response_before_downstream_finish(false);
@@ -130,10 +133,31 @@ fn take(session: &mut HttpSession, judged: &Judged) -> Request {
     }
 }
 
+/// The request line of a well-formed head without Host, for its record.
+fn nameless(head: &[u8]) -> Option<Request> {
+    let line = head.split(|byte| *byte == b'\r').next()?;
+    let mut words = line.split(|byte| *byte == b' ');
+    let (method, target) = (words.next()?, words.next()?);
+    Some(Request {
+        method: Method::from_bytes(method).ok()?,
+        uri: Uri::try_from(target).ok()?,
+        normalized: None,
+        headers: HeaderMap::new(),
+        scheme: "".into(),
+        authority: HeaderValue::from_static(""),
+        has_body: false,
+        upgrade: false,
+        trailers: false,
+        http2: false,
+        http10: false,
+    })
+}
+
 /// Answers a head that was not understood, and closes.
 async fn refuse(
     link: Box<Link>,
     refusal: Refusal,
+    request: Option<Request>,
     mut journal: Journal,
     visit: &Visit,
 ) -> Option<(Box<Link>, BytesMut)> {
@@ -147,7 +171,7 @@ async fn refuse(
     if !reply.flags.is_empty() {
         visit.worker.telemetry.metrics.protocol_error(&reply.details);
     }
-    finish::finish(visit, &proxy, generation, None, &journal);
+    finish::finish(visit, &proxy, generation, request.as_ref(), &journal);
     if let (Ok(()), Client::Http1(client)) = (written, client) {
         Http1Client::close(*client).await;
     }
