@@ -62,8 +62,12 @@ pub(super) fn of_gateway(object: &Object<Gateway>) -> Vec<Finding> {
         unused.note(curve, "the curves P-224 and P-521", || place("tls.ecdhCurves"));
         let cipher = tls.cipher_suites.iter().any(|cipher| !cipher.starts_with("ECDHE-") || cipher.ends_with("-SHA"));
         unused.note(cipher, "a cipher without forward secrecy or AEAD", || place("tls.cipherSuites"));
-        let ignored = !tls.ca_crl.is_empty() && !(tls.credential_name.is_empty() && tls.credential_names.is_empty());
-        unused.note(ignored, "caCrl beside credentialName (`ca.crl` of the Secret is)", || place("tls.caCrl"));
+        let of_secret = !tls.credential_name.is_empty() || !tls.credential_names.is_empty();
+        unused.note(
+            of_secret && !tls.ca_crl.is_empty(),
+            "caCrl beside credentialName (`ca.crl` of the Secret is)",
+            || place("tls.caCrl"),
+        );
     }
     unused.findings(object)
 }
