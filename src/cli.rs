@@ -34,7 +34,7 @@ enum Command {
     /// Is this configuration right? Exit code 0: yes; 1: warnings, with --strict; 2: errors.
     Check(check::Check),
     /// Which listener, host, rule and destination would this request meet, and why not the others?
-    Explain(explain::Explain),
+    Explain(Box<explain::Explain>),
     /// What is in force in the running gateway, and how its last reload went.
     Status(remote::Show),
     /// The hosts and rules in force, in the order in which they are tried.

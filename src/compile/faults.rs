@@ -53,7 +53,7 @@ fn abort_of(abort: &FaultAbort) -> Result<Option<Abort>, String> {
         return code.map(|code| Some(Abort::Http(code))).ok_or(format!("no request can be aborted with {status}"));
     }
     let Some(name) = &abort.grpc_status else { return Ok(None) };
-    let number = (0u16..).zip(GRPC_STATUSES).find(|(_, known)| known == name);
+    let number = (0u8..).zip(GRPC_STATUSES).find(|(_, known)| known == name);
     number.map(|(number, _)| Some(Abort::Grpc(number))).ok_or(format!("`{name}` is no status of gRPC"))
 }
 

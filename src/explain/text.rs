@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Explanation, Forwarding, Outcome, Target};
+use super::Explanation;
+use super::outcome::{Forwarding, Outcome, Target};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,7 @@ pub(crate) struct FaultPolicy {
 pub(crate) enum Abort {
     Http(StatusCode),
     /// gRPC's number; a request that is not gRPC gets 200.
-    Grpc(u16),
+    Grpc(u8),
 }
 
 /// A share of all requests, in millionths.

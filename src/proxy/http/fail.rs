@@ -52,7 +52,7 @@ pub(super) struct Reply {
     pub details: Cow<'static, str>,
     pub location: Option<HeaderValue>,
     /// What a gRPC request is told, if it does not follow from `status`.
-    pub grpc_status: Option<u16>,
+    pub grpc_status: Option<u8>,
     /// Why the endpoint could not be connected to.
     pub transport_failure: Option<Arc<str>>,
 }

@@ -45,7 +45,7 @@ fn head_of(reply: &Reply, is_grpc: bool) -> response::Parts {
     if is_grpc {
         head.status = StatusCode::OK;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status)).into());
+        headers.insert(GRPC_STATUS, reply.grpc_status.map_or_else(|| grpc_status(reply.status), u16::from).into());
         if let Ok(message) = HeaderValue::from_bytes(&grpc_message(&reply.body))
             && !message.is_empty()
         {
