@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -125,19 +126,28 @@ impl Count {
     }
 }
 
+/// `None` if judging ended in a panic, which says nothing of the case and must not stop the others.
+fn judged(set: &Set, case: &Case) -> Option<Verdict> {
+    catch_unwind(AssertUnwindSafe(|| (set.judge)(case))).ok()
+}
+
+fn positive(set: &Set, case: &Case, count: &mut Count) {
+    let panicked = || Verdict::Failed("judging it ended in a panic".to_owned());
+    count.add(&case.name, judged(set, case).unwrap_or_else(panicked));
+}
+
 /// A false expectation passes if it is noticed; a case that fails as it is, or is skipped, cannot be made false.
 fn negative(set: &Set, case: &Case, count: &mut Count) {
-    match (set.judge)(case) {
-        Verdict::Passed => {}
-        verdict => return count.add(&case.name, verdict),
+    if judged(set, case) != Some(Verdict::Passed) {
+        return positive(set, case, count);
     }
     let falsified = (set.falsify)(case);
     if falsified.is_empty() {
         count.add(&case.name, Verdict::Failed("the case expects nothing that could be made false".to_owned()));
     }
     for Falsified { what, case } in falsified {
-        let verdict = match (set.judge)(&case) {
-            Verdict::Failed(_) => Verdict::Passed,
+        let verdict = match judged(set, &case) {
+            Some(Verdict::Failed(_)) => Verdict::Passed,
             _ => Verdict::Failed("a false expectation was not noticed".to_owned()),
         };
         count.add(&format!("{} {what}", case.name), verdict);
@@ -173,11 +183,11 @@ fn print(counts: &BTreeMap<(&str, String), Count>) -> (usize, usize, usize) {
             println!("FAILED   {set}/{kind} {case}: {why}");
         }
     }
-    println!("{:<12} {:<24} {:>7} {:>7} {:>7}", "set", "kind", "passed", "failed", "skipped");
+    println!("{:<12} {:<45} {:>7} {:>7} {:>7}", "set", "kind", "passed", "failed", "skipped");
     let mut sum = (0, 0, 0);
     for ((set, kind), count) in counts {
         let (passed, failed, skipped) = (count.passed, count.failed.len(), count.skipped.len());
-        println!("{set:<12} {kind:<24} {passed:>7} {failed:>7} {skipped:>7}");
+        println!("{set:<12} {kind:<45} {passed:>7} {failed:>7} {skipped:>7}");
         sum = (sum.0 + passed, sum.1 + failed, sum.2 + skipped);
     }
     println!("conformance: {} passed, {} failed, {} skipped", sum.0, sum.1, sum.2);
@@ -198,7 +208,7 @@ fn cases_agree() {
             let count = counts.entry((set.folder, case.kind.clone())).or_default();
             match is_negative {
                 true => negative(set, &case, count),
-                false => count.add(&case.name, (set.judge)(&case)),
+                false => positive(set, &case, count),
             }
         }
     }

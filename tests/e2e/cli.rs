@@ -102,6 +102,42 @@ fn explain_shows_the_rule_that_wins_and_why_the_others_do_not() {
 }
 
 #[test]
+fn explain_follows_a_workload_into_the_mesh() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifests = "\
+apiVersion: v1
+kind: Service
+metadata: { name: reviews, namespace: shop }
+spec: { clusterIP: 10.0.0.1, ports: [{ name: http, port: 9080 }] }
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: reviews, namespace: shop }
+spec:
+  hosts: [reviews]
+  http:
+  - { name: beta, match: [{ sourceLabels: { app: beta } }], route: [{ destination: { host: beta.test } }] }
+  - { name: rest, route: [{ destination: { host: reviews } }] }
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: { name: default, namespace: shop }
+spec: { egress: [{ hosts: [./*] }], outboundTrafficPolicy: { mode: REGISTRY_ONLY } }
+";
+    fs::write(folder.path().join("all.yaml"), manifests).unwrap();
+    let path = folder.path().to_string_lossy().into_owned();
+    for (sidecar, url, expected) in [
+        ("shop", "http://reviews:9080/", "outbound|9080||reviews.shop.svc.cluster.local"),
+        ("shop/app=beta", "http://reviews.shop:9080/", "outbound|9080||beta.test"),
+        ("shop", "http://unknown:9080/", "502"),
+        ("bank", "http://unknown:9080/", "PassthroughCluster"),
+    ] {
+        let (code, said) = run(&["explain", "GET", url, "--sidecar", sidecar, &path]);
+        assert!(code == 0 && said.contains(expected), "{sidecar} {url}: {said}");
+    }
+}
+
+#[test]
 fn a_running_gateway_can_be_asked() {
     let web = Backend::http1("web");
     let gateway = TestGateway::with(&simple("web.test", web.address));
