@@ -130,8 +130,11 @@ mod tests {
         }
     }
 
+    /// Status, gRPC status and whether the rate was limited; or a failure.
+    type Came = Result<(u16, Option<u16>, bool), Failure>;
+
     /// Everything that a try can come to, by a short name.
-    fn outcomes() -> Vec<(&'static str, Result<(u16, Option<u16>, bool), Failure>)> {
+    fn outcomes() -> Vec<(&'static str, Came)> {
         vec![
             ("200", Ok((200, None, false))),
             ("500", Ok((500, None, false))),
@@ -157,12 +160,7 @@ mod tests {
         ]
     }
 
-    fn judge(
-        policy: &RetryPolicy,
-        outcome: &Result<(u16, Option<u16>, bool), Failure>,
-        tries: u32,
-        request: Repetition,
-    ) -> Verdict {
+    fn judge(policy: &RetryPolicy, outcome: &Came, tries: u32, request: Repetition) -> Verdict {
         let mut headers = HeaderMap::new();
         let outcome = match outcome {
             Ok((status, grpc_status, limited)) => {
