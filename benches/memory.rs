@@ -38,7 +38,8 @@ fn main() {
         assert_eq!(configuration.rules(), rules);
         // What a second generation shares with the first is not held twice.
         table.change(1);
-        configuration.reload();
+        drop(configuration.reload());
+        configuration.survey();
         HELD.load(Ordering::Relaxed) - before
     };
     let small = load(1_000);

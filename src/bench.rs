@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use crate::control::build::{Built, Kept, build};
+use crate::control::build::{Built, Kept, build, survey};
 use crate::snapshot::Snapshot;
 use crate::snapshot::listener::ConnectionFacts;
 use crate::snapshot::route::RequestFacts;
@@ -17,26 +17,37 @@ pub struct Configuration {
     snapshot: Arc<Snapshot>,
 }
 
+/// A generation that is no longer in force.
+pub struct Replaced {
+    _snapshot: Arc<Snapshot>,
+}
+
 impl Configuration {
     /// Reads the settings file and its manifests. The error is what there is to say if nothing could be read.
     pub fn load(settings: &Path) -> Result<Self, String> {
         let mut kept = Kept::default();
-        let (built, findings) = build(settings, &mut kept, 1, false);
-        match built {
+        match build(settings, &mut kept, 1, false) {
             Built::Changed { snapshot, .. } => {
                 Ok(Configuration { settings: settings.to_owned(), kept, snapshot: Arc::new(snapshot) })
             }
-            Built::Unchanged { .. } | Built::Failed => Err(format!("{findings:?}")),
+            Built::Unchanged { findings, .. } | Built::Failed { findings } => Err(format!("{findings:?}")),
         }
     }
 
-    /// Reads it again, as a reload does, with what the last run left. Returns the number of rules in force.
-    pub fn reload(&mut self) -> usize {
-        let (built, _) = build(&self.settings, &mut self.kept, self.snapshot.generation + 1, false);
-        if let Built::Changed { snapshot, .. } = built {
-            self.snapshot = Arc::new(snapshot);
+    /// Reads it again, as a reload does until the new rules are in force, with what the last run left. Returns what
+    /// it replaced, to be dropped elsewhere.
+    pub fn reload(&mut self) -> Replaced {
+        match build(&self.settings, &mut self.kept, self.snapshot.generation + 1, false) {
+            Built::Changed { snapshot, .. } => {
+                Replaced { _snapshot: std::mem::replace(&mut self.snapshot, Arc::new(snapshot)) }
+            }
+            Built::Unchanged { .. } | Built::Failed { .. } => Replaced { _snapshot: Arc::clone(&self.snapshot) },
         }
-        self.rules()
+    }
+
+    /// What a reload does afterwards: looks at all objects together. Returns the number of findings.
+    pub fn survey(&mut self) -> usize {
+        survey(&mut self.kept).len()
     }
 
     /// How many rules there are in all.

@@ -45,6 +45,8 @@ pub(crate) struct Memory {
     rounds: Rounds,
     /// What the last run accepted.
     accepted: ResourceSet,
+    /// What was looked at as a whole the last time.
+    seen: ResourceSet,
 }
 
 /// What is to say about one object alone.
@@ -54,14 +56,28 @@ struct Verdict {
     findings: Vec<Finding>,
 }
 
-/// The objects that may be compiled, and everything there is to say about the whole. An object that breaks a rule of
-/// its kind is left out, or stands there as it was when it was last accepted.
+/// The objects that may be compiled, and everything there is to say: `judge` and `survey` in one.
 pub(crate) fn analyze(
     resources: &ResourceSet,
     settings: &Settings,
     look: Look,
     memory: &mut Memory,
 ) -> (ResourceSet, Vec<Finding>) {
+    let (accepted, mut findings) = judge(resources, memory);
+    findings.extend(survey(&accepted, settings, look, memory));
+    (accepted, findings)
+}
+
+/// What there is to say about accepted objects together. It decides nothing, so nothing has to wait for it.
+pub(crate) fn survey(accepted: &ResourceSet, settings: &Settings, look: Look, memory: &mut Memory) -> Vec<Finding> {
+    let findings = memory.rounds.analyze(&World::new(accepted, settings, look), &memory.seen);
+    memory.seen = accepted.clone();
+    findings
+}
+
+/// The objects that may be compiled, and what there is to say about each alone. An object that breaks a rule of its
+/// kind is left out, or stands there as it was when it was last accepted.
+pub(crate) fn judge(resources: &ResourceSet, memory: &mut Memory) -> (ResourceSet, Vec<Finding>) {
     let last = std::mem::take(&mut memory.accepted);
     let mut desk = Desk { earlier: std::mem::take(&mut memory.verdicts), now: memory, findings: Vec::new() };
     let accepted = ResourceSet {
@@ -101,8 +117,7 @@ pub(crate) fn analyze(
         traffic_extensions: desk.judge_all(&resources.traffic_extensions, &last.traffic_extensions, nothing),
         ..resources.clone()
     };
-    let mut findings = desk.findings;
-    findings.extend(memory.rounds.analyze(&World::new(&accepted, settings, look), &last));
+    let findings = desk.findings;
     memory.accepted = accepted.clone();
     (accepted, findings)
 }
@@ -129,7 +144,7 @@ impl Desk<'_> {
         let mut accepted = Vec::with_capacity(objects.len());
         for object in objects {
             let address = Arc::as_ptr(object).addr();
-            let verdict = self.earlier.remove(&address).unwrap_or_else(|| judge(object, &more));
+            let verdict = self.earlier.remove(&address).unwrap_or_else(|| verdict(object, &more));
             self.findings.extend(verdict.findings.iter().cloned());
             if !verdict.refused {
                 accepted.push(object.clone());
@@ -148,7 +163,7 @@ fn is_same(a: &Meta, b: &Meta) -> bool {
     a.name == b.name && a.namespace == b.namespace
 }
 
-fn judge<T: Validate + Send + Sync + 'static>(
+fn verdict<T: Validate + Send + Sync + 'static>(
     object: &Arc<Object<T>>,
     more: impl Fn(&Object<T>) -> Vec<Finding>,
 ) -> Verdict {

@@ -28,8 +28,8 @@ pub(crate) struct Memory {
     last: Option<(ResourceSet, Settings)>,
     /// By name; `None` for a cluster that does not exist.
     pub(super) clusters: Kept<Arc<str>, Made<Option<Arc<Cluster>>>>,
-    /// By VirtualService and server.
-    pub(super) rules: Kept<u128, Made<Rules>>,
+    /// By server and address of the VirtualService.
+    pub(super) rules: Kept<(u128, usize), Made<Rules>>,
     /// By route table and name.
     pub(super) hosts: Kept<(Box<str>, Box<str>), (Vec<Rules>, Arc<VirtualHost>)>,
     whole: Kept<Box<str>, Result<Arc<Pattern>, String>>,

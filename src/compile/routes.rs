@@ -20,6 +20,7 @@ pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[&BoundServer
     for server in servers {
         let gateway = server.gateway.key();
         let place = ServerPlace { gateway: &gateway, port: port_number(server), tls: server.kind == ServerKind::Https };
+        let place_key = work.memory.fingerprint(&place);
         let index = work.index;
         for object in index.bound_to(&gateway) {
             let served = for_namespace(server, &object.meta.namespace);
@@ -32,7 +33,7 @@ pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[&BoundServer
                 continue;
             }
             let key = (server.gateway.meta.name.as_str(), server.gateway.meta.namespace.as_str(), Arc::as_ptr(object));
-            let rules = built.entry(key).or_insert_with(|| rules_of(work, object, place));
+            let rules = built.entry(key).or_insert_with(|| rules_of(work, object, (place, place_key)));
             if rules.is_empty() {
                 continue;
             }
@@ -62,8 +63,12 @@ pub(super) fn table<'a>(work: &mut Work<'a>, name: &str, servers: &[&BoundServer
 }
 
 /// The rules of a VirtualService on a server, those of the last generation if nothing that they depend on has changed.
-fn rules_of<'a>(work: &mut Work<'a>, object: &'a Arc<Object<VirtualService>>, place: ServerPlace<'_>) -> Rules {
-    let key = work.memory.fingerprint(&(Arc::as_ptr(object).addr(), place));
+fn rules_of<'a>(
+    work: &mut Work<'a>,
+    object: &'a Arc<Object<VirtualService>>,
+    (place, place_key): (ServerPlace<'_>, u128),
+) -> Rules {
+    let key = (place_key, Arc::as_ptr(object).addr());
     match work.memory.rules.get(&key) {
         Some(made) if work.still_holds(&made) => made.value,
         _ => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::analysis::{self, Look, analyze};
+use crate::analysis::{self, Look, judge};
 use crate::base::clock;
 use crate::compile::{self, compile};
 use crate::resource::ResourceSet;
@@ -26,26 +26,31 @@ pub(crate) struct Kept {
 struct Last {
     settings: Arc<Settings>,
     resources: ResourceSet,
-    /// Of the gathering, and of all that came after it.
-    findings: (Vec<Finding>, Vec<Finding>),
+    accepted: ResourceSet,
+    /// What there is to say, in the order in which it is found.
+    gathered: Vec<Finding>,
+    decided: Vec<Finding>,
+    surveyed: Vec<Finding>,
+    /// When it was built, in seconds since 1970.
+    now: i64,
 }
 
 /// What a configuration became.
 pub(crate) enum Built {
-    /// `watched` is what has to be watched from now on.
+    /// To be put in force, and then surveyed. `watched` is what has to be watched from now on.
     Changed { snapshot: Snapshot, settings: Arc<Settings>, watched: BTreeSet<PathBuf> },
     /// The same content as before.
-    Unchanged { watched: BTreeSet<PathBuf> },
+    Unchanged { watched: BTreeSet<PathBuf>, findings: Vec<Finding> },
     /// No settings could be read at all.
-    Failed,
+    Failed { findings: Vec<Finding> },
 }
 
 /// Reads the configuration and makes the snapshot of `generation` of it, unless `same_would_do` and it is what is in
-/// force already. Also gives all there is to say about it.
-pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do: bool) -> (Built, Vec<Finding>) {
+/// force already.
+pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do: bool) -> Built {
     let gathered = match gather(path, &mut kept.source) {
         Ok(gathered) => gathered,
-        Err(findings) => return (Built::Failed, findings),
+        Err(findings) => return Built::Failed { findings },
     };
     let watched: BTreeSet<PathBuf> = gathered.watched.into_iter().collect();
     if let Some(last) = &mut kept.last
@@ -53,25 +58,37 @@ pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do
         && *last.settings == gathered.settings
         && same_objects(&last.resources, &gathered.resources)
     {
-        last.findings.0 = gathered.findings;
-        return (Built::Unchanged { watched }, last.all_findings());
+        last.gathered = gathered.findings;
+        return Built::Unchanged { watched, findings: last.findings() };
     }
     let settings = Arc::new(gathered.settings);
     let now = clock::now();
-    let (accepted, mut later) =
-        analyze(&gathered.resources, &settings, Look { now, ..Look::default() }, &mut kept.analysis);
+    let (accepted, mut decided) = judge(&gathered.resources, &mut kept.analysis);
     let (snapshot, findings) = compile(&accepted, &settings, generation, now, &mut kept.compile);
-    later.extend(findings);
-    let last =
-        Last { settings: Arc::clone(&settings), resources: gathered.resources, findings: (gathered.findings, later) };
-    let findings = last.all_findings();
-    kept.last = Some(last);
-    (Built::Changed { snapshot, settings, watched }, findings)
+    decided.extend(findings);
+    kept.last = Some(Last {
+        settings: Arc::clone(&settings),
+        resources: gathered.resources,
+        accepted,
+        gathered: gathered.findings,
+        decided,
+        surveyed: Vec::new(),
+        now,
+    });
+    Built::Changed { snapshot, settings, watched }
+}
+
+/// Looks at the objects of the last build together, and gives all there is to say about it.
+pub(crate) fn survey(kept: &mut Kept) -> Vec<Finding> {
+    let Some(last) = &mut kept.last else { return Vec::new() };
+    let look = Look { now: last.now, ..Look::default() };
+    last.surveyed = analysis::survey(&last.accepted, &last.settings, look, &mut kept.analysis);
+    last.findings()
 }
 
 impl Last {
-    fn all_findings(&self) -> Vec<Finding> {
-        self.findings.0.iter().chain(&self.findings.1).cloned().collect()
+    fn findings(&self) -> Vec<Finding> {
+        self.gathered.iter().chain(&self.decided).chain(&self.surveyed).cloned().collect()
     }
 }
 

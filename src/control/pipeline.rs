@@ -119,18 +119,17 @@ impl<S: Sockets> Pipeline<S> {
     /// One run from the files to the publish.
     pub(crate) async fn run(&mut self, cause: Cause) -> Arc<Outcome> {
         let (began, clock) = (SystemTime::now(), Instant::now());
-        let (built, mut findings) = self.build().await;
-        let (changed, failed) = match built {
+        let (mut findings, changed, failed) = match self.build().await {
             Built::Changed { snapshot, settings, watched } => {
                 self.unbound = self.publish(snapshot, settings).await;
                 self.watch(watched);
-                (true, false)
+                (self.survey().await, true, false)
             }
-            Built::Unchanged { watched } => {
+            Built::Unchanged { watched, findings } => {
                 self.watch(watched);
-                (false, false)
+                (findings, false, false)
             }
-            Built::Failed => (false, true),
+            Built::Failed { findings } => (findings, false, true),
         };
         findings.extend(self.unbound.iter().cloned());
         let outcome = Arc::new(Outcome {
@@ -146,24 +145,34 @@ impl<S: Sockets> Pipeline<S> {
         outcome
     }
 
-    async fn build(&mut self) -> (Built, Vec<Finding>) {
-        let (mut kept, settings) = (std::mem::take(&mut self.kept), self.settings.clone());
+    async fn build(&mut self) -> Built {
+        let settings = self.settings.clone();
         let generation = self.store.load().generation + 1;
         let same_would_do = self.unbound.is_empty();
-        let building = tokio::task::spawn_blocking(move || {
-            let built = build::build(&settings, &mut kept, generation, same_would_do);
-            (kept, built)
+        let built = self.aside(move |kept| build::build(&settings, kept, generation, same_would_do)).await;
+        built.unwrap_or_else(|fault| Built::Failed { findings: vec![*fault] })
+    }
+
+    async fn survey(&mut self) -> Vec<Finding> {
+        self.aside(build::survey).await.unwrap_or_else(|fault| vec![*fault])
+    }
+
+    /// Works on what is kept, away from the runtime's thread.
+    async fn aside<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Kept) -> T + Send + 'static,
+    ) -> Result<T, Box<Finding>> {
+        let mut kept = std::mem::take(&mut self.kept);
+        let working = tokio::task::spawn_blocking(move || {
+            let result = work(&mut kept);
+            (kept, result)
         });
-        match building.await {
-            Ok((kept, built)) => {
-                self.kept = kept;
-                built
-            }
-            Err(error) => {
-                let message = format!("{error}; the last good configuration stays in force");
-                (Built::Failed, vec![Finding::new(&codes::INTERNAL, Location::default(), message)])
-            }
-        }
+        let (kept, result) = working.await.map_err(|error| {
+            let message = format!("{error}; the last good configuration stays in force");
+            Finding::new(&codes::INTERNAL, Location::default(), message)
+        })?;
+        self.kept = kept;
+        Ok(result)
     }
 
     /// Puts a snapshot in force, without the listeners that cannot be bound; these are told.
