@@ -578,7 +578,7 @@ impl<'a> Command<'a> {
             "HOSTNAME" => {
                 self.takes(false, false)?;
                 let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-                Operator::Constant(Some(text.trim().into()).filter(|name: &Box<str>| !name.is_empty()))
+                Operator::Constant(Some(text.trim()).filter(|name| !name.is_empty()).map(Into::into))
             }
             "UNIQUE_ID" => {
                 self.takes(false, false)?;
