@@ -85,7 +85,7 @@ pub(super) async fn serve(accepted: Accepted, worker: Arc<Worker>, drain: Drain)
         Ok(Established::Http(link, protocol, connection)) => {
             super::http::serve(link, protocol, Arc::new(connection), worker, drain).await;
         }
-        Ok(Established::Tcp(visitor)) => super::tcp::serve(*visitor, arrival, &worker).await,
+        Ok(Established::Tcp(visitor)) => super::tcp::serve(visitor, arrival, &worker).await,
         Err(refusal) => {
             if let Refusal::NoChain(stray) = &refusal {
                 super::tcp::journal::log_stray(&worker, &stray.connection, stray.server_name.as_deref(), arrival);
@@ -98,7 +98,7 @@ pub(super) async fn serve(accepted: Accepted, worker: Arc<Worker>, drain: Drain)
 /// What a connection is served as.
 enum Established {
     Http(Link, ClientProtocol, Connection),
-    Tcp(Box<Visitor>),
+    Tcp(Visitor),
 }
 
 /// What comes out of the first bytes.
@@ -209,7 +209,7 @@ async fn introduce(
     Ok(match (&chain.service, tls::settled_protocol(&secured)) {
         (Service::Tcp(proxy), _) => {
             let (proxy, link) = (Arc::clone(proxy), Link::server_tls(secured));
-            Introduced::Ready(Established::Tcp(Box::new(Visitor { link, connection, server_name, proxy })))
+            Introduced::Ready(Established::Tcp(Visitor { link, connection, server_name, proxy }))
         }
         (Service::Http(_), Some(protocol)) => {
             Introduced::Ready(Established::Http(Link::server_tls(secured), protocol, connection))
@@ -263,7 +263,7 @@ async fn open(
             let proxy = Arc::clone(proxy);
             let (socket, read) = opening.into_parts();
             let link = Link::server_plain(socket, read);
-            Established::Tcp(Box::new(Visitor { link, connection, server_name, proxy }))
+            Established::Tcp(Visitor { link, connection, server_name, proxy })
         }
         Service::Http(_) => {
             let protocol = match opening.begins_with_preface().await? {

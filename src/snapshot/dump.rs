@@ -73,7 +73,11 @@ pub(crate) fn certificates(snapshot: &Snapshot) -> Value {
 
 fn show_listener(listener: &Listener) -> Value {
     let chains = listener.chains.all().iter().map(|(conditions, chain)| {
-        let mut shown = json!({
+        let (table, hosts, tcp) = match &chain.service {
+            Service::Http(routes) => (Some(&routes.name), Some(show_hosts(routes)), None),
+            Service::Tcp(proxy) => (None, None, Some(show_tcp(proxy))),
+        };
+        json!({
             "name": chain.name,
             "serverNames": conditions.server_names,
             "destinations": conditions.destinations.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -81,15 +85,10 @@ fn show_listener(listener: &Listener) -> Value {
             "alpn": conditions.alpn,
             "tls": chain.tls.as_ref().map(show_tls),
             "port": chain.port(),
-        });
-        match &chain.service {
-            Service::Http(routes) => {
-                shown["routeTable"] = json!(routes.name);
-                shown["virtualHosts"] = json!(show_hosts(routes));
-            }
-            Service::Tcp(proxy) => shown["tcp"] = show_tcp(proxy),
-        }
-        shown
+            "routeTable": table,
+            "virtualHosts": hosts,
+            "tcp": tcp,
+        })
     });
     json!({
         "address": listener.address.to_string(),
