@@ -435,6 +435,6 @@ mod tests {
         }
         let revoked = [fresh(&root, &[2]), fresh(&middle, &[])].concat();
         assert_eq!(verdict(&[&root, &middle], &revoked, &far, &[]), Err(webpki::Error::CertRevoked));
-        assert!(Authorities::read(&[root.der.clone()], Some(b"no list")).is_err());
+        assert!(Authorities::read(std::slice::from_ref(&root.der), Some(b"no list")).is_err());
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Memory {
     /// By server and address of the VirtualService.
     pub(super) rules: Kept<(u128, usize), Made<Rules>>,
     /// By route table and name.
-    pub(super) hosts: Kept<(Box<str>, Box<str>), (Vec<Rules>, Arc<VirtualHost>)>,
+    pub(super) hosts: Kept<HostKey, (Vec<Rules>, Arc<VirtualHost>)>,
     whole: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     search: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     keys: Kept<u128, Result<Arc<CertifiedKey>, String>>,
@@ -40,6 +40,9 @@ pub(crate) struct Memory {
     system_roots: Option<Arc<RootCertStore>>,
     seeds: (RandomState, RandomState),
 }
+
+/// The names of a route table and of a virtual host in it.
+type HostKey = (Box<str>, Box<str>);
 
 /// The rules of one VirtualService on one server.
 pub(super) type Rules = Arc<[Arc<RouteRule>]>;

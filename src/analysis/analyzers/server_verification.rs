@@ -31,5 +31,5 @@ pub(super) fn analyze(world: &World<'_>, report: &mut Report<'_>) {
 fn names_no_authority(tls: &ClientTls, selects_workloads: bool) -> bool {
     matches!(tls.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual)
         && tls.ca_certificates.is_empty()
-        && !(selects_workloads && !tls.credential_name.is_empty())
+        && (!selects_workloads || tls.credential_name.is_empty())
 }

@@ -39,9 +39,12 @@ pub(super) fn analyze(world: &World<'_>, report: &mut Report<'_>) {
     }
 }
 
+/// A host of a Gateway, and the VirtualServices that have it.
+type SharedHost<'a> = ((Name<'a>, &'a str), Vec<&'a Object<VirtualService>>);
+
 /// The hosts of our Gateways that several VirtualServices have, with these in the order of their rules.
-fn shared_hosts<'a>(world: &World<'a>) -> Vec<((Name<'a>, &'a str), Vec<&'a Object<VirtualService>>)> {
-    let mut by_host: HashMap<(Name<'a>, &'a str), Vec<&'a Object<VirtualService>>> = HashMap::new();
+fn shared_hosts<'a>(world: &World<'a>) -> Vec<SharedHost<'a>> {
+    let mut by_host: HashMap<_, Vec<&'a Object<VirtualService>>> = HashMap::new();
     for service in &world.resources.virtual_services {
         let namespace = service.meta.namespace.as_str();
         for name in &service.spec.gateways {
