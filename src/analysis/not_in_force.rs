@@ -144,7 +144,6 @@ fn note_blocks(
     unused.note(outlier.is_some(), "outlierDetection", || format!("{path}.outlierDetection"));
     if let Some(balancer) = balancer {
         let place = |field: &str| format!("{path}.loadBalancer.{field}");
-        unused.note(balancer.consistent_hash.is_some(), "consistentHash", || place("consistentHash"));
         unused.note(balancer.locality_lb_setting.is_some(), "localityLbSetting", || place("localityLbSetting"));
         unused.note(balancer.zone_aware_lb_setting.is_some(), "zoneAwareLbSetting", || place("zoneAwareLbSetting"));
         unused.note(balancer.warmup.is_some(), "warmup", || place("warmup"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::destination_rules::{MergedRule, Policy};
 use super::endpoints;
+use super::hashing;
 use super::protocol::Protocol;
 use super::services::{PortView, ServiceSource, ServiceView};
 use super::tls_client;
@@ -13,7 +14,7 @@ use super::trail::{Answer, Question};
 use super::work::Work;
 use crate::resource::codes;
 use crate::resource::meta::Labels;
-use crate::resource::networking::{Destination, H2UpgradePolicy, SimpleLb};
+use crate::resource::networking::{Destination, H2UpgradePolicy, LoadBalancerSettings, SimpleLb};
 use crate::snapshot::cluster::{Balancing, Cluster, EndpointSource, ServiceFacts, TcpSettings, UpstreamProtocol};
 use crate::snapshot::route::ClusterReference;
 
@@ -182,11 +183,7 @@ fn finish(
         },
         protocol,
         endpoints,
-        balancing: match policy.load_balancer.and_then(|lb| lb.simple).unwrap_or_default() {
-            SimpleLb::RoundRobin => Balancing::RoundRobin,
-            SimpleLb::Random => Balancing::Random,
-            _ => Balancing::LeastRequest,
-        },
+        balancing: balancing(policy.load_balancer),
         tls,
         connect_timeout: tcp
             .and_then(|tcp| tcp.connect_timeout)
@@ -199,6 +196,17 @@ fn finish(
             max_connections: tcp.and_then(|tcp| u32::try_from(tcp.max_connections).ok()).filter(|most| *most > 0),
         },
         identity: identity.finish(),
+    }
+}
+
+fn balancing(settings: Option<&LoadBalancerSettings>) -> Balancing {
+    if let Some(hash) = settings.and_then(|settings| settings.consistent_hash.as_ref()) {
+        return hashing::table(hash);
+    }
+    match settings.and_then(|settings| settings.simple).unwrap_or_default() {
+        SimpleLb::RoundRobin => Balancing::RoundRobin,
+        SimpleLb::Random => Balancing::Random,
+        _ => Balancing::LeastRequest,
     }
 }
 

@@ -7,7 +7,7 @@ use super::index::{is_subset, or_default};
 use crate::base::host;
 use crate::resource::meta::Object;
 use crate::resource::networking::{
-    ClientTls, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, Subset, TcpPool,
+    ClientTls, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, Subset, TcpPool, TrafficPolicy,
 };
 use crate::resource::settings::Settings;
 
@@ -132,8 +132,12 @@ impl<'a> MergedRule<'a> {
 
     /// `connectionPool.tcp` of the top level, which is all that counts for how long a connection may last.
     pub(super) fn tcp_pool(&self) -> Option<&'a TcpPool> {
-        let top = self.0.iter().find_map(|rule| rule.spec.traffic_policy.as_ref());
-        top?.connection_pool.as_ref()?.tcp.as_ref()
+        self.traffic_policy()?.connection_pool.as_ref()?.tcp.as_ref()
+    }
+
+    /// The trafficPolicy that counts.
+    pub(super) fn traffic_policy(&self) -> Option<&'a TrafficPolicy> {
+        self.0.iter().find_map(|rule| rule.spec.traffic_policy.as_ref())
     }
 
     /// The rule whose trafficPolicy counts, for findings.
@@ -144,7 +148,7 @@ impl<'a> MergedRule<'a> {
 
     /// Port settings replace the whole top level; a subset replaces block by block.
     pub(super) fn policy(&self, port: u16, subset: Option<&'a Subset>) -> Policy<'a> {
-        let top = self.0.iter().find_map(|rule| rule.spec.traffic_policy.as_ref());
+        let top = self.traffic_policy();
         let mut policy = Policy::default();
         if let Some(top) = top {
             policy = match top.port_level_settings.iter().find(|p| p.port.is_some_and(|p| p.number == u32::from(port)))

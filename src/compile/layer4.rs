@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::clusters::{self, Place};
 use super::gateways::BoundServer;
+use super::hashing;
 use super::index::gateway_key;
 use super::protocol::Protocol;
 use super::routes::{for_namespace, port_number};
@@ -178,7 +179,9 @@ pub(super) fn proxy(
     let first = route.first().and_then(|first| first.destination.as_ref());
     let host = first.map(|first| work.index.qualify(&first.host, &object.meta.namespace)).unwrap_or_default();
     let pool = tcp_pool(work, &host);
-    Some(finish(port, format!("VirtualService {} {origin}", object.key()), destinations, pool))
+    let by_source = first.is_some_and(|first| hashing::of_connections(work, first, place));
+    let proxy = finish(port, format!("VirtualService {} {origin}", object.key()), destinations, pool);
+    Some(TcpProxy { by_source, ..proxy })
 }
 
 /// What the rule of a service says of how long connections may last.
@@ -195,6 +198,7 @@ pub(super) fn finish(port: u16, origin: String, destinations: Vec<TcpDestination
         port,
         total_weight: destinations.iter().fold(0, |sum: u32, one| sum.saturating_add(one.weight)),
         destinations,
+        by_source: false,
         idle_timeout: Some(idle).filter(|idle| !idle.is_zero()),
         max_duration: pool.and_then(|pool| pool.max_connection_duration).map(|most| most.0),
     }

@@ -13,6 +13,7 @@ mod destination_rules;
 mod endpoints;
 mod faults;
 mod gateways;
+mod hashing;
 mod header_operations;
 #[cfg(test)]
 mod incremental;

@@ -17,18 +17,19 @@ const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 const HOST_PICKS: u32 = 5;
 
 /// The policy of a route: what it says, else what the mesh says, else Istio's own. `None` never tries again.
-pub(super) fn policy(route: Option<&HttpRetry>, mesh: Option<&HttpRetry>) -> Option<Arc<RetryPolicy>> {
+/// Where a hash decides the endpoint, other endpoints are asked only if the policy says so.
+pub(super) fn policy(route: Option<&HttpRetry>, mesh: Option<&HttpRetry>, hashed: bool) -> Option<Arc<RetryPolicy>> {
     match route.or(mesh) {
-        Some(written) => made(Some(written)).map(Arc::new),
-        None => {
+        None if !hashed => {
             // Most rules say nothing: they share one policy.
-            static COMMON: LazyLock<Option<Arc<RetryPolicy>>> = LazyLock::new(|| made(None).map(Arc::new));
+            static COMMON: LazyLock<Option<Arc<RetryPolicy>>> = LazyLock::new(|| made(None, false).map(Arc::new));
             COMMON.clone()
         }
+        written => made(written, hashed).map(Arc::new),
     }
 }
 
-fn made(written: Option<&HttpRetry>) -> Option<RetryPolicy> {
+fn made(written: Option<&HttpRetry>, hashed: bool) -> Option<RetryPolicy> {
     let attempts = written.map_or(Some(DEFAULT_ATTEMPTS), |written| u32::try_from(written.attempts).ok());
     let attempts = attempts.filter(|attempts| *attempts > 0)?;
     let words = written.map(|written| written.retry_on.as_str()).filter(|words| !words.is_empty());
@@ -41,7 +42,7 @@ fn made(written: Option<&HttpRetry>) -> Option<RetryPolicy> {
         conditions,
         status_codes,
         backoff: duration(written.and_then(|written| Some(written.backoff?.0))).unwrap_or(DEFAULT_BACKOFF),
-        host_picks: flag(|written| written.retry_ignore_previous_hosts).unwrap_or(true).then_some(HOST_PICKS),
+        host_picks: flag(|written| written.retry_ignore_previous_hosts).unwrap_or(!hashed).then_some(HOST_PICKS),
         remote_localities: flag(|written| written.retry_remote_localities).unwrap_or(false),
     })
 }
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_route_without_retries_has_istios_policy_or_the_meshs() {
-        let own = policy(None, None).unwrap();
+        let own = policy(None, None, false).unwrap();
         assert_eq!((own.attempts, own.per_try_timeout, own.host_picks), (2, None, Some(5)));
         assert_eq!(
             words(&own),
@@ -85,11 +86,18 @@ mod tests {
         );
         assert!(own.status_codes.is_empty() && own.backoff == Duration::from_millis(25));
         let mesh = written(r#"{"attempts": 5, "retryOn": "5xx"}"#);
-        assert_eq!(policy(None, Some(&mesh)).map(|policy| (policy.attempts, words(&policy))), Some((5, vec!["5xx"])));
-        assert_eq!(policy(None, Some(&written(r#"{"attempts": 0}"#))), None);
+        assert_eq!(
+            policy(None, Some(&mesh), false).map(|policy| (policy.attempts, words(&policy))),
+            Some((5, vec!["5xx"]))
+        );
+        assert_eq!(policy(None, Some(&written(r#"{"attempts": 0}"#)), false), None);
         let route = written(r#"{"attempts": 1}"#);
-        assert_eq!(policy(Some(&route), Some(&mesh)).map(|policy| words(&policy).len()), Some(5), "Istio's own words");
-        assert_eq!(policy(Some(&written(r#"{"attempts": 0}"#)), Some(&mesh)), None);
+        assert_eq!(
+            policy(Some(&route), Some(&mesh), false).map(|policy| words(&policy).len()),
+            Some(5),
+            "Istio's own words"
+        );
+        assert_eq!(policy(Some(&written(r#"{"attempts": 0}"#)), Some(&mesh), false), None);
     }
 
     #[test]
@@ -109,7 +117,7 @@ mod tests {
     fn every_field_is_taken_over() {
         let route = r#"{"attempts": 3, "perTryTimeout": "2s", "backoff": "1ms", "retryRemoteLocalities": true,
                         "retryIgnorePreviousHosts": false, "retryOn": "5xx"}"#;
-        let policy = policy(Some(&written(route)), None).unwrap();
+        let policy = policy(Some(&written(route)), None, false).unwrap();
         assert_eq!((policy.per_try_timeout, policy.backoff), (Some(Duration::from_secs(2)), Duration::from_millis(1)));
         assert_eq!((policy.host_picks, policy.remote_localities), (None, true));
     }

@@ -11,6 +11,7 @@ use super::clusters::{self, Place};
 use super::cors;
 use super::delegate::{self, ResolvedRoute};
 use super::faults;
+use super::hashing;
 use super::header_operations::{Lists, Spoiled};
 use super::matches;
 use super::work::Work;
@@ -23,6 +24,7 @@ use crate::resource::networking::{
 };
 use crate::snapshot::cors::CorsPolicy;
 use crate::snapshot::fault::FaultPolicy;
+use crate::snapshot::hash_policy::HashPolicy;
 use crate::snapshot::matcher::{PathMatch, RequestMatch};
 use crate::snapshot::route::{
     Action, AuthorityRewrite, ClusterReference, Destination, DirectResponse, Forward, Mirror, PathRewrite, Redirect,
@@ -177,6 +179,8 @@ fn action(
     }
     let place = Place { namespace: &resolved.object.meta.namespace, server_port: server.port };
     let mirrors = mirrors::mirrors(work, route, place);
+    let written = route.route.iter().filter_map(|one| one.destination.as_ref());
+    let hash: Vec<_> = written.filter_map(|one| hashing::of_destination(work, one, place)).collect();
     match route.route.as_slice() {
         [] => Err("the rule has no route, redirect or directResponse".to_owned()),
         [only] => {
@@ -187,7 +191,7 @@ fn action(
             let cluster = cluster(work, resolved, only, server)?;
             let operation = operation_of_one(&cluster, entry);
             let destinations = vec![plain_destination(cluster, 1)];
-            let forward = forward(work, route, &joined, matches, (destinations, mirrors), operation)?;
+            let forward = forward(work, route, &joined, matches, (destinations, mirrors, hash), operation)?;
             Ok((joined, Action::Forward(forward)))
         }
         several => {
@@ -196,7 +200,7 @@ fn action(
                 Err(spoiled) => return refusal(work, resolved, spoiled),
             };
             let operation = format!("{}:{}{}", root.meta.name, server.port, operation_path(entry));
-            let forward = forward(work, route, &lists, matches, (destinations, mirrors), operation)?;
+            let forward = forward(work, route, &lists, matches, (destinations, mirrors, hash), operation)?;
             Ok((lists, Action::Forward(forward)))
         }
     }
@@ -260,7 +264,7 @@ fn forward(
     route: &HttpRoute,
     lists: &Lists,
     matches: &RequestMatch,
-    (destinations, mirrors): (Vec<Destination>, Vec<Mirror>),
+    (destinations, mirrors, hash): (Vec<Destination>, Vec<Mirror>, Vec<HashPolicy>),
     operation: String,
 ) -> Result<Forward, String> {
     let rewrite = route.rewrite.as_ref();
@@ -270,11 +274,14 @@ fn forward(
         (None, Some(text)) => Some(authority(text, RewriteSource::Operation)?),
         (None, None) => None,
     };
+    let retry =
+        retries::policy(route.retries.as_deref(), work.index.settings.mesh.http_retry.as_ref(), !hash.is_empty());
     Ok(Forward {
         total_weight: destinations.iter().fold(0, |sum: u32, one| sum.saturating_add(one.weight)),
         destinations,
         timeout: route.timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero()),
-        retry: retries::policy(route.retries.as_deref(), work.index.settings.mesh.http_retry.as_ref()),
+        retry,
+        hash: (!hash.is_empty()).then(|| hash.into()),
         mirrors,
         path_rewrite: rewrite.map(|rewrite| path_rewrite(work, rewrite, &matches.path)).transpose()?.flatten(),
         authority_rewrite,

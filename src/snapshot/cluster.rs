@@ -73,6 +73,21 @@ pub(crate) enum Balancing {
     LeastRequest,
     RoundRobin,
     Random,
+    /// By a number of the request (consistentHash) on a ring of this size at least.
+    Ring {
+        minimum: u64,
+    },
+    /// By a number of the request in a table of this size.
+    Maglev {
+        size: u64,
+    },
+}
+
+impl Balancing {
+    /// Whether a number of the request decides.
+    pub(crate) fn hashes(self) -> bool {
+        matches!(self, Balancing::Ring { .. } | Balancing::Maglev { .. })
+    }
 }
 
 impl fmt::Display for Balancing {
@@ -82,6 +97,8 @@ impl fmt::Display for Balancing {
             Balancing::LeastRequest => "LEAST_REQUEST",
             Balancing::RoundRobin => "ROUND_ROBIN",
             Balancing::Random => "RANDOM",
+            Balancing::Ring { .. } => "RING_HASH",
+            Balancing::Maglev { .. } => "MAGLEV",
         })
     }
 }

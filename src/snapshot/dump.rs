@@ -126,6 +126,7 @@ fn show_tcp(proxy: &TcpProxy) -> Value {
     json!({
         "origin": proxy.origin,
         "destinations": destinations.collect::<Vec<_>>(),
+        "bySource": proxy.by_source,
         "idleTimeout": proxy.idle_timeout.map(show_duration),
         "maxDuration": proxy.max_duration.map(show_duration),
     })
@@ -210,6 +211,7 @@ fn show_forward(forward: &Forward) -> Value {
         "forward": {
             "destinations": destinations.collect::<Vec<_>>(),
             "timeout": forward.timeout.map(show_duration),
+            "hash": forward.hash.as_ref().map(|policies| format!("{policies:?}")),
             "retries": forward.retry.as_ref().map(|policy| show_retry(policy)),
             "mirrors": forward.mirrors.iter().map(show_mirror).collect::<Vec<_>>(),
             "pathRewrite": forward.path_rewrite.as_ref().map(show_rewrite),

@@ -9,6 +9,7 @@ pub(crate) mod cors;
 pub(crate) mod dump;
 mod example;
 pub(crate) mod fault;
+pub(crate) mod hash_policy;
 pub(crate) mod headers;
 pub(crate) mod listener;
 pub(crate) mod matcher;

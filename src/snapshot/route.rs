@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::cluster::Cluster;
 use super::cors::CorsPolicy;
 use super::fault::FaultPolicy;
+use super::hash_policy::HashPolicy;
 use super::headers::HeaderOperations;
 use super::matcher::{Condition, RequestMatch};
 use super::path_index::PathIndex;
@@ -102,6 +103,8 @@ pub(crate) struct Forward {
     pub timeout: Option<Duration>,
     /// `None` never tries again.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// What decides the endpoint: the policies of all destinations; `None` hashes nothing.
+    pub hash: Option<Box<[HashPolicy]>>,
     /// Who gets a copy of the request.
     pub mirrors: Vec<Mirror>,
     pub path_rewrite: Option<PathRewrite>,
@@ -370,6 +373,7 @@ mod tests {
             total_weight: 4,
             timeout: None,
             retry: None,
+            hash: None,
             mirrors: Vec::new(),
             path_rewrite: None,
             authority_rewrite: None,

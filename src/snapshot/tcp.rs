@@ -15,6 +15,8 @@ pub(crate) struct TcpProxy {
     pub destinations: Vec<TcpDestination>,
     /// The sum of their weights.
     pub total_weight: u32,
+    /// Connections of one client address go to one endpoint (consistentHash.useSourceIp).
+    pub by_source: bool,
     /// A connection without bytes in either direction ends after this time; `None` lets it live.
     pub idle_timeout: Option<Duration>,
     /// A connection ends after this time, busy or not.
@@ -61,6 +63,7 @@ mod tests {
             port: 1,
             destinations,
             total_weight,
+            by_source: false,
             idle_timeout: None,
             max_duration: None,
         };

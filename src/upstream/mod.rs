@@ -7,6 +7,7 @@ pub(crate) mod dns;
 mod endpoint;
 mod multiplex;
 mod pool;
+mod table;
 mod view;
 
 use std::collections::{HashMap, HashSet};
@@ -52,6 +53,18 @@ struct Live {
 #[error("no healthy upstream")]
 pub(crate) struct NoEndpoint;
 
+/// What one request asks of the choice of its endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish<'a> {
+    /// The last of these is avoided if there is another endpoint; so are those before it, as far as choosing `picks`
+    /// times finds another.
+    pub tried: &'a [SocketAddr],
+    /// 0 counts as 1.
+    pub picks: u32,
+    /// Decides where the cluster hashes; without it chance does.
+    pub key: Option<u64>,
+}
+
 /// An endpoint chosen for one request; it counts as load until this is dropped.
 pub(crate) struct Pick {
     candidate: Candidate,
@@ -94,11 +107,10 @@ impl Upstreams {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Chooses an endpoint by the cluster's balancing. The last of those that were `tried` is avoided if there is
-    /// another one; so are those before it, as far as choosing `picks` times finds another.
-    pub(crate) fn pick(&self, cluster: &Arc<Cluster>, tried: &[SocketAddr], picks: u32) -> Result<Pick, NoEndpoint> {
+    /// Chooses an endpoint by the cluster's balancing.
+    pub(crate) fn pick(&self, cluster: &Arc<Cluster>, wish: Wish<'_>) -> Result<Pick, NoEndpoint> {
         let view = self.live().view(cluster, self);
-        let candidate = view.choose(tried, picks, || fastrand::u32(..)).ok_or(NoEndpoint)?;
+        let candidate = view.choose(wish, || fastrand::u32(..)).ok_or(NoEndpoint)?;
         candidate.endpoint.begin_request();
         Ok(Pick { candidate, cluster: Arc::clone(&view.cluster), held: Mutex::default() })
     }
@@ -294,7 +306,7 @@ mod tests {
     async fn connections_are_used_again_while_they_live() {
         let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (upstreams, cluster) = (upstreams(), cluster(fixed(&[origin.local_addr().unwrap()]), 3));
-        let pick = upstreams.pick(&cluster, &[], 1).unwrap();
+        let pick = upstreams.pick(&cluster, Wish::default()).unwrap();
         let (stream, reused) = http1(&pick).await;
         let (mut far, _) = origin.accept().await.unwrap();
         assert!(!reused);
@@ -334,8 +346,8 @@ mod tests {
         let (gone, kept) = (origin.local_addr().unwrap(), stays.local_addr().unwrap());
         let upstreams = upstreams();
         let old = cluster(fixed(&[gone, kept]), 0);
-        let first = upstreams.pick(&old, &[], 1).unwrap();
-        let second = upstreams.pick(&old, &[first.address()], 1).unwrap();
+        let first = upstreams.pick(&old, Wish::default()).unwrap();
+        let second = upstreams.pick(&old, Wish { tried: &[first.address()], ..Wish::default() }).unwrap();
         assert_eq!((first.address(), second.address()), (gone, kept), "in turns");
         first.give_back(http1(&first).await.0);
         second.give_back(http1(&second).await.0);
@@ -345,7 +357,7 @@ mod tests {
         let new = cluster(fixed(&[kept]), 0);
         upstreams.retain(&snapshot(&[&new]));
         assert!(is_closed(&mut far).await);
-        let pick = upstreams.pick(&new, &[kept], 1).unwrap();
+        let pick = upstreams.pick(&new, Wish { tried: &[kept], ..Wish::default() }).unwrap();
         assert!(http1(&pick).await.1, "the endpoint that stayed keeps its connections over a reload");
         drop(pick);
         upstreams.retain(&snapshot(&[]));
@@ -356,7 +368,7 @@ mod tests {
     async fn streams_share_a_connection_until_it_says_goodbye() {
         let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (upstreams, cluster) = (upstreams(), cluster(fixed(&[origin.local_addr().unwrap()]), 0));
-        let picks: Vec<_> = (0..20).map(|_| upstreams.pick(&cluster, &[], 1).unwrap()).collect();
+        let picks: Vec<_> = (0..20).map(|_| upstreams.pick(&cluster, Wish::default()).unwrap()).collect();
         let mut leases = Vec::new();
         let (mut far, ()) = tokio::join!(
             async {
@@ -394,10 +406,10 @@ mod tests {
     async fn failures_say_what_is_wrong() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let upstreams = upstreams();
-        assert_eq!(upstreams.pick(&cluster(fixed(&[]), 0), &[], 1).err(), Some(NoEndpoint));
+        assert_eq!(upstreams.pick(&cluster(fixed(&[]), 0), Wish::default()).err(), Some(NoEndpoint));
         let name = DnsName { name: "127.0.0.1".into(), port: closed.port(), weight: 1, workload: Arc::default() };
         let cluster = cluster(EndpointSource::Dns { names: vec![name], logical: true }, 0);
-        let pick = upstreams.pick(&cluster, &[], 1).unwrap();
+        let pick = upstreams.pick(&cluster, Wish::default()).unwrap();
         for want in [Want::Http1, Want::Http2] {
             let error = pick.connect("a", want).await.err().unwrap();
             assert_eq!(error.transport_failure(), Some("delayed connect error: Connection refused"));

@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Wish;
 use super::balance::Weights;
 use super::dns::{Addresses, Resolver};
 use super::endpoint::{Endpoint, Group};
+use super::table::Table;
 use crate::snapshot::cluster::{self, Balancing, Cluster, DnsName, EndpointSource, WorkloadFacts};
 
 /// One cluster of one snapshot, joined with the live state of its endpoints.
@@ -28,6 +30,8 @@ enum Source {
 struct Candidates {
     list: Vec<Candidate>,
     weights: Weights,
+    /// Where the cluster hashes.
+    table: Option<Table>,
     /// What the names resolved to when this list was made.
     seen: Vec<Arc<Vec<IpAddr>>>,
 }
@@ -43,9 +47,9 @@ impl View {
     pub(super) fn new(cluster: Arc<Cluster>, group: Arc<Group>, resolver: &Resolver) -> Self {
         let source = match &cluster.endpoints {
             EndpointSource::Static(endpoints) => {
-                Source::Fixed(Arc::new(Candidates::new(&group, endpoints, Vec::new())))
+                Source::Fixed(Arc::new(Candidates::new(&group, cluster.balancing, endpoints, Vec::new())))
             }
-            EndpointSource::Original => Source::Fixed(Arc::new(Candidates::new(&group, &[], Vec::new()))),
+            EndpointSource::Original => Source::Fixed(Arc::new(Candidates::default())),
             EndpointSource::Dns { names, logical } => Source::Resolved {
                 names: names.iter().map(|name| (name.clone(), resolver.addresses(&name.name))).collect(),
                 logical: *logical,
@@ -55,17 +59,23 @@ impl View {
         View { cluster, group, turn: AtomicUsize::new(0), source }
     }
 
-    /// Chooses an endpoint by the cluster's rule; those that were `tried` are avoided as [`super::Upstreams::pick`] says.
-    pub(super) fn choose(
-        &self,
-        tried: &[SocketAddr],
-        picks: u32,
-        mut random: impl FnMut() -> u32,
-    ) -> Option<Candidate> {
+    /// Chooses an endpoint by the cluster's rule.
+    pub(super) fn choose(&self, wish: Wish<'_>, mut random: impl FnMut() -> u32) -> Option<Candidate> {
+        let Wish { tried, picks, key } = wish;
         let candidates = self.candidates();
         let list = &candidates.list;
         let last = tried.last().and_then(|last| list.iter().position(|one| one.endpoint.address == *last));
         let mut chosen = None;
+        if let Some(table) = candidates.table.as_ref().filter(|_| list.len() > 1) {
+            let key = key.unwrap_or_else(|| u64::from(random()) << 32 | u64::from(random()));
+            for attempt in 0..picks.max(1) {
+                chosen = table.find(key, attempt).and_then(|index| list.get(index));
+                if chosen.is_none_or(|one| !tried.contains(&one.endpoint.address)) {
+                    break;
+                }
+            }
+            return chosen.cloned();
+        }
         for _ in 0..picks.max(1) {
             chosen = self.balance(&candidates, last, &mut random).and_then(|index| list.get(index));
             if chosen.is_none_or(|one| !tried.contains(&one.endpoint.address)) {
@@ -80,7 +90,9 @@ impl View {
         let list = &candidates.list;
         match self.cluster.balancing {
             _ if list.len() == 1 => Some(0),
-            Balancing::Random => candidates.weights.uniform(skip, random()),
+            Balancing::Random | Balancing::Ring { .. } | Balancing::Maglev { .. } => {
+                candidates.weights.uniform(skip, random())
+            }
             Balancing::RoundRobin => candidates.weights.round_robin(skip, self.turn.fetch_add(1, Ordering::Relaxed)),
             Balancing::LeastRequest => {
                 let active = |index: usize| list.get(index).map_or(0, |candidate| candidate.endpoint.active());
@@ -101,7 +113,7 @@ impl View {
         if !unchanged {
             let seen: Vec<_> = names.iter().map(|(_, addresses)| addresses.load()).collect();
             let endpoints = resolved(names.iter().map(|(name, _)| name).zip(&seen), logical);
-            let candidates = Candidates::new(&self.group, &endpoints, seen);
+            let candidates = Candidates::new(&self.group, self.cluster.balancing, &endpoints, seen);
             self.group.retain(&candidates.list.iter().map(|candidate| candidate.endpoint.address).collect());
             *last = Arc::new(candidates);
         }
@@ -110,7 +122,7 @@ impl View {
 }
 
 impl Candidates {
-    fn new(group: &Group, endpoints: &[cluster::Endpoint], seen: Vec<Arc<Vec<IpAddr>>>) -> Self {
+    fn new(group: &Group, balancing: Balancing, endpoints: &[cluster::Endpoint], seen: Vec<Arc<Vec<IpAddr>>>) -> Self {
         let candidate = |endpoint: &cluster::Endpoint| Candidate {
             endpoint: group.endpoint(endpoint.address),
             workload: Arc::clone(&endpoint.workload),
@@ -118,9 +130,15 @@ impl Candidates {
         Candidates {
             list: endpoints.iter().map(candidate).collect(),
             weights: Weights::new(endpoints.iter().map(|endpoint| endpoint.weight).collect()),
+            table: balancing.hashes().then(|| table(balancing, endpoints)).flatten(),
             seen,
         }
     }
+}
+
+fn table(balancing: Balancing, endpoints: &[cluster::Endpoint]) -> Option<Table> {
+    let named = endpoints.iter().map(|endpoint| (endpoint.address.to_string(), f64::from(endpoint.weight.max(1))));
+    Table::new(balancing, &named.collect::<Vec<_>>())
 }
 
 /// The addresses of names as endpoints, each address once; only the first address if `logical`.

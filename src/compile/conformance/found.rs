@@ -7,6 +7,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::explain::{Explanation, Outcome, Target};
+use crate::snapshot::hash_policy::HashPolicy;
 use crate::snapshot::headers::{HeaderOperations, ValueTemplate};
 use crate::snapshot::route::{Action, Forward, RewriteSource, RouteRule, RouteTable, VirtualHost};
 use crate::snapshot::template;
@@ -103,6 +104,13 @@ impl Found<'_> {
             "requestHeadersRemoved" => removed(&self.rule.as_ref()?.request_headers),
             "responseHeaderOps" => operations(&self.rule.as_ref()?.response_headers),
             "responseHeadersRemoved" => removed(&self.rule.as_ref()?.response_headers),
+            "hashPolicy" => {
+                let policies = self.forward()?.hash.as_deref().unwrap_or_default();
+                policies.iter().map(hash_policy).collect::<Vec<_>>().into()
+            }
+            "retryPreviousHostsPredicate" => {
+                json!(self.forward()?.retry.as_ref().is_some_and(|policy| policy.host_picks.is_some()))
+            }
             _ => return None,
         })
     }
@@ -254,6 +262,28 @@ fn operations(operations: &HeaderOperations) -> Value {
 
 fn removed(operations: &HeaderOperations) -> Value {
     operations.lists().remove.iter().map(|name| json!(name.as_str())).collect::<Vec<_>>().into()
+}
+
+fn hash_policy(policy: &HashPolicy) -> Value {
+    match policy {
+        HashPolicy::Header(name) => json!({ "header": name.as_str() }),
+        HashPolicy::Authority => json!({ "header": ":authority" }),
+        HashPolicy::SourceIp => json!({ "sourceIp": true }),
+        HashPolicy::Query(name) => json!({ "queryParameter": name }),
+        HashPolicy::Cookie(cookie) => {
+            let mut shown = json!({ "name": cookie.name });
+            if let Some(ttl) = cookie.ttl {
+                shown["ttl"] = json!(format!("{}.{:09}s", ttl.as_secs(), ttl.subsec_nanos()));
+            }
+            if !cookie.path.is_empty() {
+                shown["path"] = json!(cookie.path);
+            }
+            if !cookie.attributes.is_empty() {
+                shown["attributes"] = json!(cookie.attributes);
+            }
+            json!({ "cookie": shown })
+        }
+    }
 }
 
 /// Seconds, as in `1.5s`; none is `0s`.

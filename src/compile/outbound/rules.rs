@@ -7,11 +7,14 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use super::super::clusters::{self, Place};
+use super::super::hashing;
 use super::super::retries;
 use super::super::services::ServiceSource;
 use super::super::work::Work;
 use super::scope::{Imported, Strangers};
+use crate::resource::networking::{Destination as Written, PortSelector};
 use crate::snapshot::cluster::{Balancing, Cluster, EndpointSource, ServiceFacts, TcpSettings, UpstreamProtocol};
+use crate::snapshot::hash_policy::HashPolicy;
 use crate::snapshot::matcher::{PathMatch, RequestMatch};
 use crate::snapshot::retry::RetryPolicy;
 use crate::snapshot::route::{Action, ClusterReference, Destination, DirectResponse, Forward, RouteRule, VirtualHost};
@@ -30,8 +33,12 @@ pub(super) fn of_service(work: &mut Work<'_>, service: &Imported<'_>, port: u16)
         ServiceSource::Named(_) => format!("[hosts] {host}"),
     };
     let cluster = clusters::named(work, format!("outbound|{port}||{host}").into());
-    let retry = retries::policy(None, work.index.settings.mesh.http_retry.as_ref());
-    rule("default", &origin, forward(cluster, &format!("{host}:{port}/*"), retry))
+    let destination =
+        Written { host: host.to_string(), port: Some(PortSelector { number: port.into() }), subset: String::new() };
+    let hash =
+        hashing::of_destination(work, &destination, Place { namespace: service.view.namespace, server_port: port });
+    let retry = retries::policy(None, work.index.settings.mesh.http_retry.as_ref(), hash.is_some());
+    rule("default", &origin, forward(cluster, &format!("{host}:{port}/*"), retry, hash))
 }
 
 /// The host of everything that is no service.
@@ -42,7 +49,7 @@ pub(super) fn for_strangers(work: &mut Work<'_>, strangers: Strangers<'_>) -> Vi
             ("block_all", Action::Respond(response))
         }
         Strangers::Pass | Strangers::Send(..) => {
-            ("allow_any", forward(cluster_for_strangers(work, strangers), "*", None))
+            ("allow_any", forward(cluster_for_strangers(work, strangers), "*", None, None))
         }
     };
     VirtualHost::new("*", false, vec![Arc::new(rule(name, "outboundTrafficPolicy", action))])
@@ -100,7 +107,12 @@ fn rule(name: &str, origin: &str, action: Action) -> RouteRule {
     }
 }
 
-fn forward(cluster: ClusterReference, operation: &str, retry: Option<Arc<RetryPolicy>>) -> Action {
+fn forward(
+    cluster: ClusterReference,
+    operation: &str,
+    retry: Option<Arc<RetryPolicy>>,
+    hash: Option<HashPolicy>,
+) -> Action {
     let destination = Destination {
         cluster,
         weight: 1,
@@ -113,6 +125,7 @@ fn forward(cluster: ClusterReference, operation: &str, retry: Option<Arc<RetryPo
         total_weight: 1,
         timeout: None,
         retry,
+        hash: hash.map(|hash| [hash].into()),
         mirrors: Vec::new(),
         path_rewrite: None,
         authority_rewrite: None,

@@ -9,7 +9,7 @@ use std::task::Poll;
 use crate::net::link::Link;
 use crate::snapshot::cluster::{Cluster, UpstreamProtocol};
 use crate::upstream::connect::Want;
-use crate::upstream::{Lease, Pick};
+use crate::upstream::{Lease, Pick, Wish};
 
 use super::client::Client;
 use super::clock::Clock;
@@ -32,6 +32,8 @@ pub(super) struct Attempt<'a> {
     pub clock: &'a mut Clock,
     pub body: &'a mut Replay,
     pub taps: &'a mut Taps,
+    /// Decides the endpoint, where the cluster hashes.
+    pub key: Option<u64>,
 }
 
 /// A failed try, and which endpoint it was.
@@ -54,7 +56,7 @@ impl Attempt<'_> {
     /// Chooses, connects, sends, and waits for the head of the answer. Endpoints that were `tried` are avoided.
     pub(super) async fn ask(&mut self, tried: &[SocketAddr]) -> Result<(Exchange<'_>, Pick, Answer), Missed> {
         let picks = self.way.forward.retry.as_ref().and_then(|policy| policy.host_picks).unwrap_or(1);
-        let pick = self.way.visit.worker.upstreams.pick(self.cluster, tried, picks);
+        let pick = self.way.visit.worker.upstreams.pick(self.cluster, Wish { tried, picks, key: self.key });
         let pick = pick.map_err(|_| Missed { failure: Failure::NoEndpoint, at: None })?;
         let address = pick.address();
         let missed = |failure| Missed { failure, at: Some(address) };
@@ -62,7 +64,7 @@ impl Attempt<'_> {
         (self.journal.upstream_local, self.journal.upstream_protocol) = (None, "");
         self.journal.workload = Some(Arc::clone(pick.workload()));
         if self.journal.attempts == 1 && !self.way.forward.mirrors.is_empty() {
-            *self.taps = mirror::start(self.way, self.outgoing, self.journal, self.clock.left(1));
+            *self.taps = mirror::start(self.way, self.outgoing, self.journal, self.clock.left(1), self.key);
         }
         let want = wanted(self.cluster, self.way.request.http2);
         if want == Want::Http2 && self.way.request.upgrade {

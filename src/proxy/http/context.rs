@@ -102,6 +102,8 @@ pub(super) struct Journal {
     /// Bodies.
     pub received: u64,
     pub sent: u64,
+    /// Set-Cookie of our own for the endpoint's answer.
+    pub cookies: Vec<HeaderValue>,
     /// When the request's last byte came; `None` for one without a body.
     pub request_end: Option<Instant>,
     /// When the endpoint's answer began.
@@ -151,6 +153,7 @@ impl Journal {
             service_time: None,
             received: 0,
             sent: 0,
+            cookies: Vec::new(),
             request_end: None,
             response_begin: None,
             upstream_protocol: "",

@@ -270,6 +270,9 @@ impl Exchange<'_> {
         if self.way.proxy.access_logs.needs().moments() {
             self.journal.response_begin = Some(Instant::now());
         }
+        for cookie in std::mem::take(&mut self.journal.cookies) {
+            head.headers.append(header::SET_COOKIE, cookie);
+        }
         let code = head.status.as_u16();
         self.outgoing.change_response(self.journal, code, &mut head.headers);
         if head.status != StatusCode::SWITCHING_PROTOCOLS {

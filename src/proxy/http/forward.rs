@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::snapshot::ProxyPolicy;
 use crate::snapshot::cors::Permit;
+use crate::snapshot::hash_policy::{self, HashFacts, HashPolicy};
 use crate::snapshot::route::{ClusterReference, Destination, Forward, RouteRule};
 use crate::telemetry::flags::Flag;
 
@@ -44,6 +45,7 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
     journal.cluster = Some(Arc::clone(cluster));
     let policy = way.forward.retry.as_deref();
     let outgoing = Outgoing::new(way);
+    let key = way.forward.hash.as_deref().and_then(|policies| key(way, policies, &outgoing, journal));
     let mut clock = Clock::new(limit(way, journal), policy.and_then(|policy| policy.per_try_timeout), way.since);
     let mut body = Replay::new(way.request.has_body && policy.is_some_and(|policy| policy.conditions.need_body()));
     let mut taps = Taps::default();
@@ -60,6 +62,7 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
             clock: &mut clock,
             body: &mut body,
             taps: &mut taps,
+            key,
         };
         let (verdict, at) = match attempt.ask(&tried).await {
             Ok((exchange, pick, answer)) => {
@@ -99,6 +102,25 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
         body.rewind();
         clock.next_try();
     }
+}
+
+/// The number that decides the endpoint; the answer sets the cookies that it was made of.
+fn key(way: &Way<'_>, policies: &[HashPolicy], outgoing: &Outgoing<'_>, journal: &mut Journal) -> Option<u64> {
+    let connection = &way.visit.connection;
+    let changed = outgoing.rewritten_headers(journal);
+    let hashed = hash_policy::key(
+        policies,
+        &HashFacts {
+            headers: changed.as_ref().unwrap_or(&way.request.headers),
+            authority: outgoing.authority(),
+            query: way.request.facts().query,
+            client: journal.client.ip(),
+            peer: connection.peer,
+            local: connection.local,
+        },
+    );
+    journal.cookies = hashed.cookies;
+    hashed.key
 }
 
 /// The route's timeout, or a gRPC client's own if that is shorter.

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use crate::base::task;
 use crate::net::drain::Drain;
 use crate::upstream::connect::Want;
-use crate::upstream::{Lease, Pick};
+use crate::upstream::{Lease, Pick, Wish};
 
 use super::attempt::wanted;
 use super::body::Piece;
@@ -54,12 +54,20 @@ struct Tap {
 }
 
 /// Sends the copies; the request's body is to follow through the taps.
-pub(super) fn start(way: &Way<'_>, outgoing: &Outgoing<'_>, journal: &Journal, left: Option<Duration>) -> Taps {
+pub(super) fn start(
+    way: &Way<'_>,
+    outgoing: &Outgoing<'_>,
+    journal: &Journal,
+    left: Option<Duration>,
+    key: Option<u64>,
+) -> Taps {
     let mut taps = Taps::default();
     for mirror in way.forward.mirrors.iter().filter(|mirror| mirror.is_meant(fastrand::u32(..))) {
         let want = wanted(&mirror.cluster, way.request.http2);
         // Upgrades are HTTP/1's, and where no endpoint is, nothing is sent.
-        let Ok(pick) = way.visit.worker.upstreams.pick(&mirror.cluster, &[], 1) else { continue };
+        let Ok(pick) = way.visit.worker.upstreams.pick(&mirror.cluster, Wish { key, ..Wish::default() }) else {
+            continue;
+        };
         if want == Want::Http2 && way.request.upgrade {
             continue;
         }

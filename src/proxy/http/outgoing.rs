@@ -90,6 +90,12 @@ impl<'a> Outgoing<'a> {
         second.apply(headers, &facts);
     }
 
+    /// The request's headers as the rule changes them; `None` if it does not.
+    pub(super) fn rewritten_headers(&self, journal: &Journal) -> Option<HeaderMap> {
+        let unchanged = self.way.destination.request_headers.is_empty() && self.way.rule.request_headers.is_empty();
+        (!unchanged).then(|| self.changed_headers(journal, None))
+    }
+
     /// The head for HTTP/1.1: Host, one framing, the upgrade rebuilt by us.
     pub(super) fn http1(&self, journal: &Journal, left: Option<Duration>) -> Result<request::Parts, Failure> {
         let request = self.way.request;

@@ -3,13 +3,15 @@
 pub(super) mod journal;
 mod relay;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::net::link::Link;
+use crate::snapshot::hash_policy;
 use crate::snapshot::route::ClusterReference;
 use crate::snapshot::tcp::TcpProxy;
 use crate::telemetry::flags::Flag;
-use crate::upstream::{TcpConnection, TcpFailure};
+use crate::upstream::{TcpConnection, TcpFailure, Wish};
 
 use self::journal::{Arrival, Journal};
 use self::relay::{End, Relay};
@@ -30,7 +32,7 @@ pub(super) struct Visitor {
 pub(super) async fn serve(visitor: Visitor, arrival: Arrival, worker: &Worker) {
     let Visitor { link, connection, server_name, proxy } = visitor;
     let mut journal = Journal::new(worker, &connection, server_name.as_deref(), arrival);
-    let Some(endpoint) = reach(&proxy, &mut journal, worker).await else { return };
+    let Some(endpoint) = reach(&proxy, connection.peer.ip(), &mut journal, worker).await else { return };
     let (idle, most) = (proxy.idle_timeout, proxy.max_duration);
     // A long connection must not keep a replaced configuration alive.
     drop(proxy);
@@ -41,7 +43,7 @@ pub(super) async fn serve(visitor: Visitor, arrival: Arrival, worker: &Worker) {
 }
 
 /// A connection to an endpoint; if there is none, the journal says why.
-async fn reach(proxy: &TcpProxy, journal: &mut Journal<'_>, worker: &Worker) -> Option<TcpConnection> {
+async fn reach(proxy: &TcpProxy, client: IpAddr, journal: &mut Journal<'_>, worker: &Worker) -> Option<TcpConnection> {
     let cluster = match proxy.choose(fastrand::u32(..)) {
         Some(ClusterReference::Known(cluster)) => cluster,
         Some(ClusterReference::Missing(_)) | None => {
@@ -50,7 +52,8 @@ async fn reach(proxy: &TcpProxy, journal: &mut Journal<'_>, worker: &Worker) -> 
         }
     };
     journal.cluster = Some(Arc::clone(cluster));
-    let Ok(pick) = worker.upstreams.pick(cluster, &[], 1) else {
+    let key = proxy.by_source.then(|| hash_policy::of_address(client));
+    let Ok(pick) = worker.upstreams.pick(cluster, Wish { key, ..Wish::default() }) else {
         journal.flags.set(Flag::NoHealthyUpstream);
         return None;
     };

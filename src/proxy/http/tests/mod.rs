@@ -86,6 +86,7 @@ impl Setup {
                     host_picks: Some(5),
                     remote_localities: false,
                 })),
+                hash: None,
                 mirrors: Vec::new(),
                 path_rewrite: None,
                 authority_rewrite: None,
