@@ -53,9 +53,9 @@ fn check_gateway(world: &World<'_>, service: &Object<VirtualService>, name: &str
         report.tell_with_hint(service, &codes::REFERENCE_MISSING, path, format!("there is no Gateway `{name}`"), hint);
     }
     let served = match (gateway, other) {
-        (Some(gateway), _) => world
-            .served(gateway)
-            .is_some_and(|served| service.spec.hosts.iter().any(|name| served.meets(&service.meta.namespace, name))),
+        (Some(gateway), _) => world.served(gateway).is_some_and(|served| {
+            service.spec.hosts.iter().any(|name| meets(world, served, &service.meta.namespace, name))
+        }),
         (None, Some(other)) => listens_for_some(other, service),
         (None, None) => false,
     };
