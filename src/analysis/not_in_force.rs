@@ -7,7 +7,7 @@ use crate::resource::finding::Finding;
 use crate::resource::meta::{Kind, Object};
 use crate::resource::networking::{
     ClientTls, ConnectionPoolSettings, DestinationRule, Gateway, HttpMatchRequest, HttpRoute, LoadBalancerSettings,
-    OutlierDetection, Resolution, ServiceEntry, SimpleLb, TrafficPolicy, VirtualService,
+    OutlierDetection, ServiceEntry, SimpleLb, TrafficPolicy, VirtualService,
 };
 use crate::resource::telemetry::Telemetry;
 
@@ -180,9 +180,6 @@ fn note_pool(pool: &ConnectionPoolSettings, path: &str, unused: &mut Unused) {
 /// Fields of a ServiceEntry.
 pub(super) fn of_service_entry(object: &Object<ServiceEntry>) -> Vec<Finding> {
     let mut unused = Unused::default();
-    let path = || "spec.resolution".to_owned();
-    unused.note(object.spec.resolution == Resolution::None, "the resolution NONE", path);
-    unused.note(object.spec.resolution == Resolution::DynamicDns, "the resolution DYNAMIC_DNS", path);
     let unix = object.spec.endpoints.iter().position(|endpoint| endpoint.address.starts_with("unix://"));
     let index = unix.unwrap_or(0);
     unused.note(unix.is_some(), "an endpoint with a unix socket", || format!("spec.endpoints[{index}].address"));

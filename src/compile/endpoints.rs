@@ -23,6 +23,8 @@ pub(super) struct Found {
     pub dns: bool,
     /// Only the first address of a name is used.
     logical: bool,
+    /// Each request names its own endpoint.
+    requested: bool,
 }
 
 /// One address or name that serves.
@@ -38,6 +40,9 @@ struct Candidate {
 impl Found {
     /// The endpoints with all of `labels`.
     pub(super) fn select(&self, labels: &Labels) -> EndpointSource {
+        if self.requested {
+            return EndpointSource::Requested;
+        }
         let chosen = self.chosen(labels);
         let addresses: Option<Vec<Endpoint>> = chosen.iter().map(|candidate| candidate.endpoint()).collect();
         match addresses {
@@ -188,8 +193,12 @@ fn of_entry(
         Resolution::Static => {}
         Resolution::Dns => found.dns = true,
         Resolution::DnsRoundRobin => (found.dns, found.logical) = (true, true),
+        Resolution::DynamicDns => return found.requested = true,
         // There is no original destination on a gateway.
-        Resolution::None | Resolution::DynamicDns => return,
+        Resolution::None => {
+            let message = "a gateway knows no address for resolution NONE: requests get 503";
+            return work.problems.report(entry, &codes::NO_ORIGINAL_DESTINATION, "spec.resolution", message);
+        }
     }
     for (number, endpoint) in entry.spec.endpoints.iter().enumerate() {
         let path = format!("spec.endpoints[{number}].address");

@@ -189,6 +189,7 @@ fn endpoints(cluster: &Cluster) -> Vec<String> {
             names.iter().map(|name| format!("{}:{} (looked up)", name.name, name.port)).collect()
         }
         EndpointSource::Original => vec!["the address that is asked for".to_owned()],
+        EndpointSource::Requested => vec!["the request's own host and port, as DNS resolves it".to_owned()],
     }
 }
 

@@ -165,6 +165,8 @@ codes! {
     SUBSET_WITHOUT_ENDPOINTS = "LIM0038" Warning "no endpoint has the labels of a subset; requests to it fail"
         "Compare the labels of the subset with those of the endpoints.";
     SERVER_WITHOUT_ROUTE = "LIM0039" Warning "no route is for a server that is not HTTP; it takes no connections";
+    NO_ORIGINAL_DESTINATION = "LIM0040" Warning "a ServiceEntry has resolution NONE, which means nothing on a gateway; requests to it fail"
+        "Write STATIC, DNS or DYNAMIC_DNS; a gateway's clients ask for no address but its own.";
     LOG_FORMAT = "LIM0041" Error "the format of an access log cannot be read; Istio's default is written";
     LOG_FILTER = "LIM0042" Error "the filter of an access log cannot be read; every line is written";
     LOG_PROVIDER = "LIM0043" Warning "a provider of access logs does not exist or is not served";

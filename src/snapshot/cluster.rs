@@ -114,6 +114,8 @@ pub(crate) enum EndpointSource {
     },
     /// The address that the client itself asked for; a gateway's clients ask for none but the gateway's own.
     Original,
+    /// The name and port of each request's own authority, resolved when it is first asked for.
+    Requested,
 }
 
 /// One address that serves a cluster.

@@ -252,6 +252,7 @@ fn show_cluster(cluster: &Cluster) -> Value {
             json!({ "dns": shown.collect::<Vec<_>>(), "logical": logical })
         }
         EndpointSource::Original => json!({ "original": true }),
+        EndpointSource::Requested => json!({ "requested": true }),
     };
     json!({
         "name": &*cluster.name,

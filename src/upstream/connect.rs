@@ -140,7 +140,7 @@ pub(super) async fn open(
 }
 
 /// `example.com` of `example.com:8080`, `::1` of `[::1]:8080`.
-fn host_of(authority: &str) -> &str {
+pub(super) fn host_of(authority: &str) -> &str {
     if let Some(rest) = authority.strip_prefix('[') {
         return rest.split_once(']').map_or(rest, |(host, _)| host);
     }

@@ -1,8 +1,9 @@
 //! What are the addresses of a name now? Names are resolved again and again by the control runtime; workers only look.
+//! Names of the configuration are known as long as a snapshot names them, those of clients as long as somebody holds them.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -63,6 +64,39 @@ struct Inner {
     /// `None`: there is no way to resolve names here.
     system: Option<TokioResolver>,
     turns: Arc<Semaphore>,
+    live: Mutex<HashMap<Box<str>, Weak<LiveName>>>,
+    /// For names that clients chose: they never keep the configuration's waiting.
+    live_turns: Arc<Semaphore>,
+}
+
+/// A name that a client asked for, or an address; kept fresh while somebody holds it.
+pub(super) struct LiveName {
+    pub(super) addresses: Arc<Addresses>,
+    name: Box<str>,
+    /// `None`: an IP address, or there is no way to resolve names.
+    refresh: Option<Refresh>,
+    home: Weak<Inner>,
+}
+
+impl LiveName {
+    /// Waits until it is known whether the name resolves.
+    pub(super) async fn answered(&self) {
+        let Some(refresh) = &self.refresh else { return };
+        if !*refresh.answered.borrow() {
+            let _ = refresh.answered.clone().wait_for(|answered| *answered).await;
+        }
+    }
+}
+
+impl Drop for LiveName {
+    fn drop(&mut self) {
+        let Some(home) = self.home.upgrade() else { return };
+        let mut live = home.live.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have asked anew in the meantime.
+        if live.get(&self.name).is_some_and(|name| name.strong_count() == 0) {
+            live.remove(&self.name);
+        }
+    }
 }
 
 struct Watched {
@@ -86,8 +120,41 @@ impl Drop for Refresh {
 impl Resolver {
     /// Uses the system's configuration (resolv.conf, hosts); refreshing runs on `runtime`.
     pub(crate) fn new(runtime: Handle) -> Self {
-        let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Resolver(Arc::new(Inner { names: Mutex::default(), runtime, system: system_resolver(), turns }))
+        let [turns, live_turns] = [(); 2].map(|()| Arc::new(Semaphore::new(AT_ONCE)));
+        let (names, live, system) = (Mutex::default(), Mutex::default(), system_resolver());
+        Resolver(Arc::new(Inner { names, runtime, system, turns, live, live_turns }))
+    }
+
+    /// The addresses of a name that a client chose.
+    pub(super) fn live(&self, name: &str) -> Arc<LiveName> {
+        let mut live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = live.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        let addresses = Arc::new(Addresses::default());
+        let fixed: Option<IpAddr> = name.parse().ok();
+        addresses.store(fixed.into_iter().collect());
+        let system = self.0.system.clone().filter(|_| fixed.is_none());
+        let refresh = system.map(|system| {
+            let turns = Arc::clone(&self.0.live_turns);
+            let question = Question { system, turns, name: name.to_owned(), asker: Asker::Client };
+            self.refresh(question, Arc::clone(&addresses))
+        });
+        let made = Arc::new(LiveName { addresses, name: name.into(), refresh, home: Arc::downgrade(&self.0) });
+        live.insert(name.into(), Arc::downgrade(&made));
+        made
+    }
+
+    fn refresh(&self, question: Question, addresses: Arc<Addresses>) -> Refresh {
+        let (tell, answered) = watch::channel(false);
+        let _inside = self.0.runtime.enter();
+        let task = task::spawn("dns", question.keep_fresh(addresses, tell)).abort_handle();
+        Refresh { answered, task }
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_no_live_names(&self) -> bool {
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn names(&self) -> MutexGuard<'_, HashMap<Box<str>, Watched>> {
@@ -135,11 +202,8 @@ impl Resolver {
         let watched = names.get_mut(name)?;
         let system = self.0.system.clone()?;
         let refresh = watched.refresh.get_or_insert_with(|| {
-            let (tell, answered) = watch::channel(false);
-            let _inside = self.0.runtime.enter();
-            let question = Question { system, turns: Arc::clone(&self.0.turns), name: name.to_owned() };
-            let task = task::spawn("dns", question.keep_fresh(addresses, tell)).abort_handle();
-            Refresh { answered, task }
+            let turns = Arc::clone(&self.0.turns);
+            self.refresh(Question { system, turns, name: name.to_owned(), asker: Asker::Configuration }, addresses)
         });
         Some(refresh.answered.clone())
     }
@@ -149,7 +213,7 @@ impl Resolver {
 fn wanted(snapshot: &Snapshot) -> HashSet<&str> {
     let names = snapshot.clusters.values().filter_map(|cluster| match &cluster.endpoints {
         EndpointSource::Dns { names, .. } => Some(names),
-        EndpointSource::Static(_) | EndpointSource::Original => None,
+        EndpointSource::Static(_) | EndpointSource::Original | EndpointSource::Requested => None,
     });
     names.flatten().map(|name| name.name.as_str()).collect()
 }
@@ -159,6 +223,14 @@ struct Question {
     system: TokioResolver,
     turns: Arc<Semaphore>,
     name: String,
+    asker: Asker,
+}
+
+/// Who wants to know; a client's wrong names are nothing that the operator could mend.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    Configuration,
+    Client,
 }
 
 impl Question {
@@ -172,7 +244,7 @@ impl Question {
                     answer.valid_until().saturating_duration_since(Instant::now()).clamp(SHORTEST, LONGEST)
                 }
                 Err(error) => {
-                    if !failing {
+                    if !failing && self.asker == Asker::Configuration {
                         tracing::warn!(name = self.name, %error, "name does not resolve; what was known stays in use");
                     }
                     failing = true;

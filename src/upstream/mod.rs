@@ -7,6 +7,7 @@ pub(crate) mod dns;
 mod endpoint;
 mod multiplex;
 mod pool;
+mod requested;
 mod table;
 mod view;
 
@@ -115,6 +116,20 @@ impl Upstreams {
         Ok(Pick { candidate, cluster: Arc::clone(&view.cluster), held: Mutex::default() })
     }
 
+    /// The endpoint that a request's own authority names, where the cluster leaves it to that
+    /// ([`EndpointSource::Requested`]). Waits until a new name is resolved. Addresses that were `tried` come last.
+    pub(crate) async fn pick_requested(
+        &self,
+        cluster: &Arc<Cluster>,
+        authority: &str,
+        tried: &[SocketAddr],
+    ) -> Result<Pick, NoEndpoint> {
+        let view = self.live().view(cluster, self);
+        let candidate = view.requested(authority, tried).await.ok_or(NoEndpoint)?;
+        candidate.endpoint.begin_request();
+        Ok(Pick { candidate, cluster: Arc::clone(&view.cluster), held: Mutex::default() })
+    }
+
     /// After a publish: forgets clusters, identities and endpoints that are gone. Their idle connections close now,
     /// the others when their requests end.
     pub(crate) fn retain(&self, snapshot: &Snapshot) {
@@ -140,7 +155,11 @@ impl Upstreams {
 
     /// Closes connections that were idle too long or that their endpoints closed. To be called every second or so.
     pub(crate) fn sweep(&self, now: Instant) {
-        let groups: Vec<_> = self.live().groups.values().cloned().collect();
+        let (groups, views): (Vec<_>, Vec<_>) = {
+            let live = self.live();
+            (live.groups.values().cloned().collect(), live.views.values().cloned().collect())
+        };
+        views.iter().for_each(|view| view.sweep(now));
         groups.iter().for_each(|group| group.sweep(now));
     }
 }

@@ -4,11 +4,13 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::Wish;
 use super::balance::Weights;
 use super::dns::{Addresses, Resolver};
 use super::endpoint::{Endpoint, Group};
+use super::requested::Requested;
 use super::table::Table;
 use crate::snapshot::cluster::{self, Balancing, Cluster, DnsName, EndpointSource, WorkloadFacts};
 
@@ -23,6 +25,7 @@ pub(super) struct View {
 enum Source {
     Fixed(Arc<Candidates>),
     Resolved { names: Vec<(DnsName, Arc<Addresses>)>, logical: bool, last: Mutex<Arc<Candidates>> },
+    Requested(Requested),
 }
 
 /// The endpoints that a request may get.
@@ -50,6 +53,10 @@ impl View {
                 Source::Fixed(Arc::new(Candidates::new(&group, cluster.balancing, endpoints, Vec::new())))
             }
             EndpointSource::Original => Source::Fixed(Arc::new(Candidates::default())),
+            EndpointSource::Requested => {
+                let default_port = if cluster.tls.is_some() { 443 } else { 80 };
+                Source::Requested(Requested::new(resolver.clone(), default_port))
+            }
             EndpointSource::Dns { names, logical } => Source::Resolved {
                 names: names.iter().map(|name| (name.clone(), resolver.addresses(&name.name))).collect(),
                 logical: *logical,
@@ -57,6 +64,21 @@ impl View {
             },
         };
         View { cluster, group, turn: AtomicUsize::new(0), source }
+    }
+
+    /// The endpoint that the authority of a request names.
+    pub(super) async fn requested(&self, authority: &str, tried: &[SocketAddr]) -> Option<Candidate> {
+        let Source::Requested(requested) = &self.source else { return None };
+        let limit = self.cluster.connect_timeout;
+        let address = requested.address(authority, tried, limit, Instant::now()).await?;
+        Some(Candidate { endpoint: self.group.endpoint(address), workload: Arc::default() })
+    }
+
+    /// Forgets the endpoints that no request names any more.
+    pub(super) fn sweep(&self, now: Instant) {
+        if let Source::Requested(requested) = &self.source {
+            self.group.retain(&requested.sweep(now));
+        }
     }
 
     /// Chooses an endpoint by the cluster's rule.
@@ -105,6 +127,7 @@ impl View {
     fn candidates(&self) -> Arc<Candidates> {
         let (names, logical, last) = match &self.source {
             Source::Fixed(candidates) => return Arc::clone(candidates),
+            Source::Requested(_) => return Arc::default(),
             Source::Resolved { names, logical, last } => (names, *logical, last),
         };
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,7 @@
 //! The way to the backends: which of them, by which name, and over what.
 
+use std::io::{Read as _, Write as _};
+
 use crate::support::backend::Backend;
 use crate::support::certificate::Authority;
 use crate::support::gateway::TestGateway;
@@ -72,4 +74,35 @@ fn tls_to_backends_is_verified() {
         assert!(!line["upstream_transport_failure_reason"].is_null(), "{line}");
     }
     assert_eq!((bad.requests(), wrong.requests()), (0, 0));
+}
+
+#[test]
+fn a_request_names_its_own_endpoint() {
+    let (one, two) = (Backend::http1("one"), Backend::http1("two"));
+    let entry = "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: { name: any, namespace: default }
+spec:
+  hosts: ['*.localhost']
+  resolution: DYNAMIC_DNS
+  ports: [{ number: 80, name: http, protocol: HTTP }]
+";
+    let gateway =
+        TestGateway::with(&[http_gateway(), entry.to_owned(), route("any", "*", &all_to("'*.localhost'"))].concat());
+    for (backend, name) in [(&one, "one"), (&two, "two")] {
+        assert_eq!(gateway.get(&backend.address.to_string(), "/").backend(), name);
+    }
+    let local = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = format!("A.localhost:{}", local.local_addr().unwrap().port());
+    let asked = std::thread::spawn(move || {
+        let (mut socket, _) = local.accept().unwrap();
+        let mut head = [0; 4096];
+        let read = socket.read(&mut head).unwrap();
+        socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        String::from_utf8_lossy(&head[..read]).into_owned()
+    });
+    assert_eq!(gateway.get(&host, "/").status, 204);
+    assert!(asked.join().unwrap().contains(&host));
+    assert_eq!(gateway.get("nowhere.invalid:80", "/").status, 503);
 }

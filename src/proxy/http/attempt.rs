@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::net::link::Link;
-use crate::snapshot::cluster::{Cluster, UpstreamProtocol};
+use crate::snapshot::cluster::{Cluster, EndpointSource, UpstreamProtocol};
 use crate::upstream::connect::Want;
 use crate::upstream::{Lease, Pick, Wish};
 
@@ -55,9 +55,7 @@ pub(super) fn wanted(cluster: &Cluster, http2: bool) -> Want {
 impl Attempt<'_> {
     /// Chooses, connects, sends, and waits for the head of the answer. Endpoints that were `tried` are avoided.
     pub(super) async fn ask(&mut self, tried: &[SocketAddr]) -> Result<(Exchange<'_>, Pick, Answer), Missed> {
-        let picks = self.way.forward.retry.as_ref().and_then(|policy| policy.host_picks).unwrap_or(1);
-        let pick = self.way.visit.worker.upstreams.pick(self.cluster, Wish { tried, picks, key: self.key });
-        let pick = pick.map_err(|_| Missed { failure: Failure::NoEndpoint, at: None })?;
+        let pick = self.choose(tried).await.map_err(|failure| Missed { failure, at: None })?;
         let address = pick.address();
         let missed = |failure| Missed { failure, at: Some(address) };
         self.journal.upstream_host = Some(address);
@@ -85,6 +83,18 @@ impl Attempt<'_> {
                 Err(missed(failure))
             }
         }
+    }
+
+    async fn choose(&mut self, tried: &[SocketAddr]) -> Result<Pick, Failure> {
+        let upstreams = &self.way.visit.worker.upstreams;
+        let chosen = if matches!(self.cluster.endpoints, EndpointSource::Requested) {
+            let asked = upstreams.pick_requested(self.cluster, self.outgoing.authority(), tried);
+            self.patiently(Box::pin(asked)).await?
+        } else {
+            let picks = self.way.forward.retry.as_ref().and_then(|policy| policy.host_picks).unwrap_or(1);
+            upstreams.pick(self.cluster, Wish { tried, picks, key: self.key })
+        };
+        chosen.map_err(|_| Failure::NoEndpoint)
     }
 
     async fn send(&mut self, lease: Lease) -> Result<(Origin, bool), Failure> {

@@ -17,8 +17,10 @@ use tokio::task::AbortHandle;
 
 use crate::base::task;
 use crate::net::drain::Drain;
+use crate::proxy::worker::Worker;
+use crate::snapshot::cluster::{Cluster, EndpointSource};
 use crate::upstream::connect::Want;
-use crate::upstream::{Lease, Pick, Wish};
+use crate::upstream::{Lease, NoEndpoint, Pick, Wish};
 
 use super::attempt::wanted;
 use super::body::Piece;
@@ -65,8 +67,12 @@ pub(super) fn start(
     for mirror in way.forward.mirrors.iter().filter(|mirror| mirror.is_meant(fastrand::u32(..))) {
         let want = wanted(&mirror.cluster, way.request.http2);
         // Upgrades are HTTP/1's, and where no endpoint is, nothing is sent.
-        let Ok(pick) = way.visit.worker.upstreams.pick(&mirror.cluster, Wish { key, ..Wish::default() }) else {
-            continue;
+        let choice = match mirror.cluster.endpoints {
+            EndpointSource::Requested => Choice::Later(Arc::clone(&mirror.cluster), Arc::clone(&way.visit.worker)),
+            _ => match way.visit.worker.upstreams.pick(&mirror.cluster, Wish { key, ..Wish::default() }) {
+                Ok(pick) => Choice::Made(pick),
+                Err(NoEndpoint) => continue,
+            },
         };
         if want == Want::Http2 && way.request.upgrade {
             continue;
@@ -78,7 +84,7 @@ pub(super) fn start(
         let Ok(mut head) = head else { continue };
         introduce(&mut head, way.visit.connection.local.ip());
         let mut copy = Copy {
-            pick,
+            choice,
             want,
             head,
             authority: outgoing.authority().to_owned(),
@@ -154,7 +160,7 @@ fn weight(data: &Bytes) -> usize {
 
 /// One copy on its way.
 struct Copy {
-    pick: Pick,
+    choice: Choice,
     want: Want,
     head: request::Parts,
     authority: String,
@@ -162,6 +168,21 @@ struct Copy {
     body: Option<Feed>,
     limit: Duration,
     drain: Drain,
+}
+
+enum Choice {
+    Made(Pick),
+    /// The authority names the endpoint, and may have to be resolved first.
+    Later(Arc<Cluster>, Arc<Worker>),
+}
+
+impl Choice {
+    async fn made(self, authority: &str) -> Result<Pick, NoEndpoint> {
+        match self {
+            Choice::Made(pick) => Ok(pick),
+            Choice::Later(cluster, worker) => worker.upstreams.pick_requested(&cluster, authority, &[]).await,
+        }
+    }
 }
 
 struct Feed {
@@ -172,14 +193,16 @@ struct Feed {
 impl Copy {
     /// Nobody waits for it, and nobody is told how it ends.
     async fn send(self) {
-        let Copy { pick, want, head, authority, upgrade, body, limit, drain } = self;
+        let Copy { choice, want, head, authority, upgrade, body, limit, drain } = self;
         let opened = tokio::time::timeout(limit, async {
-            match pick.connect(&authority, want).await.map_err(Failure::Connect)? {
+            let pick = choice.made(&authority).await.map_err(|_| Failure::NoEndpoint)?;
+            let origin = match pick.connect(&authority, want).await.map_err(Failure::Connect)? {
                 Lease::Http1 { stream, .. } => Origin::http1(stream, head, upgrade),
                 Lease::Http2 { sender, permit, .. } => Origin::http2(sender, permit, head, body.is_none()).await,
-            }
+            };
+            Ok::<_, Failure>((pick, origin?))
         });
-        let Ok(Ok(mut origin)) = opened.await else { return };
+        let Ok(Ok((pick, mut origin))) = opened.await else { return };
         if let Some(mut feed) = body
             && upload(&mut origin, &mut feed, limit).await.is_err()
         {
