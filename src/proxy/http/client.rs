@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use h2::Reason;
@@ -278,26 +278,38 @@ impl Http1Client {
     }
 
     /// Closes behind the answer. A reset would take the answer away from a client that is still sending: what it
-    /// sends is read and dropped for a while.
+    /// sends is read and dropped for a while, and the answer is given time to arrive.
     pub(super) async fn close(self) {
         const LIMIT: Duration = Duration::from_secs(1);
         const MOST: usize = 16 * 1024 * 1024;
         let mut stream = self.session.into_inner();
-        // The connection ends, whatever becomes of this.
-        let _ = tokio::time::timeout(LIMIT, async {
+        let ended = tokio::time::timeout(LIMIT, async {
             stream.shutdown().await?;
             let mut buffer = BytesMut::with_capacity(16 * 1024);
             let mut read = 0;
             while read < MOST {
                 match stream.read_buf(&mut buffer).await? {
-                    0 => break,
+                    0 => return Ok(true),
                     more => read += more,
                 }
                 buffer.clear();
             }
-            Ok::<(), std::io::Error>(())
-        })
-        .await;
+            Ok::<bool, std::io::Error>(false)
+        });
+        let is_over = matches!(ended.await, Ok(Ok(true) | Err(_)));
+        if let Some(link) = Link::of(&stream).filter(|_| !is_over) {
+            arrives(link).await;
+        }
+    }
+}
+
+/// Returns when the client's system has all that was sent, or after a while.
+async fn arrives(link: &Link) {
+    const LIMIT: Duration = Duration::from_secs(10);
+    const LOOK: Duration = Duration::from_millis(50);
+    let began = Instant::now();
+    while !link.is_confirmed() && began.elapsed() < LIMIT {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -10,27 +10,51 @@ async fn a_backend_may_answer_before_it_reads() {
     let (address, _) = backend(|mut wire, _| async move {
         wire.head().await;
         wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n")).await;
-        wire.send(vec![b'd'; MUCH]).await;
+        wire.send(vec![b'd'; MUCH - 1]).await;
+        // The answer ends behind the request: else nobody would be obliged to pass on the rest of it.
         assert!(wire.exactly(MUCH).await.iter().all(|&byte| byte == b'u'));
+        wire.send("D").await;
     })
     .await;
     let gateway = Gateway::http1(address).await;
     let Wire(stream) = gateway.connect().await;
     let (mut reader, mut writer) = stream.into_split();
     let upload = tokio::spawn(async move {
-        writer
-            .write_all(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {MUCH}\r\n\r\n").as_bytes())
-            .await
-            .unwrap();
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {MUCH}\r\n\r\n");
+        writer.write_all(head.as_bytes()).await.unwrap();
         writer.write_all(&vec![b'u'; MUCH]).await.unwrap();
         writer
     });
-    let mut got = 0;
+    let (mut got, mut last) = (0, 0);
     let mut buffer = vec![0; 65536];
-    while got < MUCH {
-        got += tokio::time::timeout(PATIENCE, reader.read(&mut buffer)).await.expect("no deadlock").unwrap();
+    while got < MUCH || last != b'D' {
+        let read = tokio::time::timeout(PATIENCE, reader.read(&mut buffer)).await.expect("no deadlock").unwrap();
+        assert_ne!(read, 0, "the answer was cut");
+        (got, last) = (got + read, buffer[read - 1]);
     }
     tokio::time::timeout(PATIENCE, upload).await.expect("no deadlock").unwrap();
+}
+
+/// The connection is closed behind an answer that came before the end of the request; a reset would take the answer
+/// away from a client that reads it late.
+#[tokio::test]
+async fn an_answer_is_not_lost_on_a_client_that_sends_before_it_reads() {
+    const ANSWER: usize = 1024 * 1024;
+    let (address, _) = backend(|mut wire, _| async move {
+        wire.head().await;
+        wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {ANSWER}\r\n\r\n")).await;
+        wire.send(vec![b'd'; ANSWER]).await;
+        std::future::pending().await
+    })
+    .await;
+    let gateway = Gateway::http1(address).await;
+    let mut wire = gateway.connect().await;
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n").await;
+    // It sends for two seconds, or until nobody takes any more.
+    let much = vec![b'u'; 100_000_000];
+    let _ = tokio::time::timeout(Duration::from_secs(2), wire.0.write_all(&much)).await;
+    wire.head().await;
+    assert!(wire.exactly(ANSWER).await.iter().all(|&byte| byte == b'd'));
 }
 
 #[tokio::test]
