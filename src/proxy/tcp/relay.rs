@@ -88,9 +88,12 @@ impl Relay {
         .await
     }
 
+    /// A failure of one way is told when the other way has had its turn: who takes no more may have said something
+    /// before.
     fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let up = self.up.poll_pump(cx, &mut self.client, &mut self.endpoint)?;
-        let down = self.down.poll_pump(cx, &mut self.endpoint, &mut self.client)?;
+        let up = self.up.poll_pump(cx, &mut self.client, &mut self.endpoint);
+        let down = self.down.poll_pump(cx, &mut self.endpoint, &mut self.client);
+        let (up, down) = (up?, down?);
         if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
@@ -192,5 +195,44 @@ impl Direction {
         self.moved += bytes as u64;
         self.unflushed = true;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(near, listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_an_endpoint_says_before_it_breaks_off_reaches_the_client() {
+        let ((mut client, near), (far, mut endpoint)) = (pair().await, pair().await);
+        let (near, far) = (Link::server_plain(near, Bytes::new()), Link::client_plain(far));
+        let mut relay = Relay::new(near, far, None, None);
+        client.write_all(b"never read").await.unwrap();
+        poll_fn(|cx| {
+            assert!(relay.poll_both(cx).is_pending());
+            if relay.up.moved > 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        endpoint.readable().await.unwrap();
+        endpoint.write_all(b"go away").await.unwrap();
+        drop(endpoint);
+        client.write_all(b"more").await.unwrap();
+        let broken = poll_fn(|cx| relay.poll_both(cx)).await.unwrap_err();
+        relay.pass_on(&broken);
+        drop(relay);
+        let mut got = [0; 7];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"go away");
     }
 }
