@@ -8,6 +8,9 @@ use http::HeaderMap;
 
 use super::record::{Record, RecordKind};
 
+/// Signs that may each nest an expression once more. The library goes down with them, and a thread's stack has an end.
+const MOST_SIGNS: usize = 400;
+
 /// An expression that was understood.
 #[derive(Clone)]
 pub(crate) struct Filter {
@@ -31,6 +34,10 @@ impl Filter {
     ///
     /// What is wrong with it, in words.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let signs = text.bytes().filter(|byte| b"+-*/%[({<>=!?:.".contains(byte)).count() + text.matches("in").count();
+        if signs > MOST_SIGNS {
+            return Err(format!("it has more than {MOST_SIGNS} operators"));
+        }
         let program = Program::compile(text).map_err(|error| error.to_string())?;
         Ok(Filter { text: text.into(), program: Arc::new(program) })
     }
@@ -234,5 +241,18 @@ mod tests {
             );
         }
         assert!(Filter::parse("response.code >=").is_err());
+    }
+
+    #[test]
+    fn no_expression_is_too_deep_for_a_thread() {
+        for (unit, end) in
+            [("1+", "1"), ("-1-", "1"), ("1 in ", "[1]"), ("x[", "0"), ("!", "true"), ("(", "1"), ("a.", "b")]
+        {
+            for count in [199, 20_000] {
+                // What matters is that it comes back.
+                let _ = Filter::parse(&(unit.repeat(count) + end)).map(|filter| filter.admits(&answered()));
+            }
+        }
+        assert!(Filter::parse(&["response.code == 404"; 60].join(" || ")).unwrap().admits(&refused()) == false);
     }
 }
