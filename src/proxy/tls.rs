@@ -1,5 +1,6 @@
 //! How is TLS ended? The chain's own configuration takes over from the ClientHello that was read.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::connection::{ClientFacts, ClientProtocol, TlsFacts};
 use crate::base::clock;
 use crate::net::hello::{Hello, Opening, Preface, preface};
 use crate::net::prefixed::Prefixed;
-use crate::snapshot::certificate::Certificate;
+use crate::snapshot::certificate::{Certificate, sha256};
 use crate::snapshot::tls::ServerTerms;
 
 /// A client's connection after the handshake.
@@ -76,8 +77,8 @@ fn served(terms: &ServerTerms, hello: &Hello) -> Option<Arc<Certificate>> {
         return Some(only.certificate.clone());
     }
     let chosen = terms.config.cert_resolver.resolve(hello.accepted.client_hello())?;
-    let chosen = Certificate::read(chosen.cert.first()?)?;
-    terms.certificates.iter().map(|facts| &facts.certificate).find(|known| known.sha256 == chosen.sha256).cloned()
+    let chosen = sha256(chosen.cert.first()?);
+    terms.certificates.iter().map(|facts| &facts.certificate).find(|known| known.sha256 == chosen).cloned()
 }
 
 /// What the client's certificate says. Resumed sessions bring one that was judged before: it may have expired since.
@@ -94,16 +95,26 @@ fn read_client(shown: &[u8], terms: &ServerTerms, served: Option<&Certificate>) 
 /// The element of `x-forwarded-client-cert` for this connection.
 fn forwarded_element(client: &Certificate, served: Option<&Certificate>) -> String {
     let mut parts = Vec::new();
-    parts.extend(served.into_iter().flat_map(|own| &own.uris).map(|uri| format!("By={uri}")));
+    parts.extend(served.into_iter().flat_map(|own| &own.uris).map(|uri| format!("By={}", delimited(uri))));
     parts.push(format!("Hash={}", client.sha256));
     parts.push(format!("Cert=\"{}\"", client.escaped_pem));
     parts.push(format!("Subject=\"{}\"", client.subject));
     match client.uris.is_empty() {
         true => parts.push("URI=".to_owned()),
-        false => parts.extend(client.uris.iter().map(|uri| format!("URI={uri}"))),
+        false => parts.extend(client.uris.iter().map(|uri| format!("URI={}", delimited(uri)))),
     }
-    parts.extend(client.dns.iter().map(|name| format!("DNS={name}")));
+    parts.extend(client.dns.iter().map(|name| format!("DNS={}", delimited(name))));
     parts.join(";")
+}
+
+/// A name that cannot be taken for more than a value: in quotes where it holds `,` or `;`. Quotes and backslashes, which
+/// no such name has, are escaped as in URIs.
+fn delimited(name: &str) -> Cow<'_, str> {
+    if !name.contains(['"', '\\', ',', ';']) {
+        return Cow::Borrowed(name);
+    }
+    let name = name.replace('"', "%22").replace('\\', "%5C");
+    Cow::Owned(if name.contains([',', ';']) { format!("\"{name}\"") } else { name })
 }
 
 /// The protocol that ALPN settled; `None`: the client did not ask.
@@ -145,4 +156,23 @@ pub(super) fn cipher_name(suite: CipherSuite) -> Option<&'static str> {
         CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_a_certificate_adds_nothing_to_its_element() {
+        for (uri, expected) in [
+            ("spiffe://a/ns/b/sa/c", "URI=spiffe://a/ns/b/sa/c"),
+            ("spiffe://a;URI=spiffe://b", "URI=\"spiffe://a;URI=spiffe://b\""),
+            ("spiffe://a,By=b", "URI=\"spiffe://a,By=b\""),
+            ("spiffe://a\";URI=b\\", "URI=\"spiffe://a%22;URI=b%5C\""),
+        ] {
+            let client = Certificate { uris: vec![uri.to_owned()], ..Certificate::default() };
+            let element = forwarded_element(&client, None);
+            assert_eq!(element.split_once("Subject=\"\";").unwrap().1, expected);
+        }
+    }
 }

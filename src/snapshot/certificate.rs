@@ -52,13 +52,15 @@ impl Certificate {
         Some(certificate)
     }
 
+    /// Names with control characters are none: they would break lines of logs and headers.
     fn read_names(&mut self, parsed: &X509Certificate<'_>) {
         let Ok(Some(extension)) = parsed.subject_alternative_name() else { return };
-        for name in &extension.value.general_names {
-            match name {
-                GeneralName::URI(name) => self.uris.push((*name).to_owned()),
-                GeneralName::DNSName(name) => self.dns.push((*name).to_owned()),
-                GeneralName::RFC822Name(name) => self.emails.push((*name).to_owned()),
+        let name = |text: &str| Some(text.to_owned()).filter(|text| !text.contains(char::is_control));
+        for one in &extension.value.general_names {
+            match one {
+                GeneralName::URI(text) => self.uris.extend(name(text)),
+                GeneralName::DNSName(text) => self.dns.extend(name(text)),
+                GeneralName::RFC822Name(text) => self.emails.extend(name(text)),
                 GeneralName::IPAddress(bytes) => self.addresses.extend(address(bytes)),
                 _ => {}
             }
@@ -234,6 +236,7 @@ mod tests {
         let mut params = CertificateParams::new(vec!["*.example.com".into(), "10.0.0.1".into()]).unwrap();
         params.subject_alt_names.push(SanType::URI("spiffe://a/ns/b/sa/c".try_into().unwrap()));
         params.subject_alt_names.push(SanType::Rfc822Name("me@example.com".try_into().unwrap()));
+        params.subject_alt_names.push(SanType::Rfc822Name("me\nmore@example.com".try_into().unwrap()));
         params.serial_number = Some(SerialNumber::from(vec![0x80, 1]));
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "Some, \"Org\"");
@@ -248,6 +251,7 @@ mod tests {
         let (certificate, der) = certificate();
         assert_eq!(certificate.subject, r#"1.2.3.4=#0C0178,CN=\#B\C3\BCcher\ ,O=Some\, \"Org\""#);
         assert_eq!(certificate.serial, "8001");
+        assert_eq!(certificate.emails, ["me@example.com"], "a line end is in no name");
         assert_eq!((certificate.sha256.len(), certificate.sha1.len()), (64, 40));
         let pem = percent_encoding::percent_decode_str(&certificate.escaped_pem).decode_utf8().unwrap();
         let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
