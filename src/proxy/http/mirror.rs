@@ -2,6 +2,7 @@
 //!
 //! The body is tapped as it passes: a mirror holds up to a limit of it, and one that is slower is cut.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,12 +37,22 @@ const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 
 /// What a mirror may be behind; one that is farther behind is cut.
 const MOST_BEHIND: usize = 1024 * 1024;
+/// What all mirrors of one thread may be behind together; one that would be more is cut.
+const MOST_TOGETHER: usize = 64 * 1024 * 1024;
+/// How many copies of one thread may be on their way: a mirror that does not answer must not take all connections. Beyond
+/// it requests are not copied.
+const MOST_COPIES: usize = 1024;
 /// What a piece counts at least, since holding it costs something too.
 const LEAST_PIECE: usize = 256;
 /// From here on the request lets its mirrors have a turn after each piece.
 const BEHIND: usize = 128 * 1024;
 /// For the answer, and for every wait on a mirror that takes nothing, where the route has no timeout.
 const LIMIT: Duration = Duration::from_secs(60);
+
+thread_local! {
+    static TOGETHER: Cell<usize> = const { Cell::new(0) };
+    static COPIES: Cell<usize> = const { Cell::new(0) };
+}
 
 /// The ends at which the request's body is handed to its mirrors.
 #[derive(Default)]
@@ -50,7 +61,7 @@ pub(super) struct Taps(Vec<Tap>);
 /// Dropped before the body's end, it cuts the copy.
 struct Tap {
     body: UnboundedSender<Piece>,
-    behind: Arc<AtomicUsize>,
+    behind: Arc<Backlog>,
     copying: AbortHandle,
     ended: bool,
 }
@@ -82,6 +93,7 @@ pub(super) fn start(
             Want::Http2 => outgoing.http2(journal, left),
         };
         let Ok(mut head) = head else { continue };
+        let Some(place) = Place::take() else { break };
         introduce(&mut head, way.visit.connection.local.ip());
         let mut copy = Copy {
             choice,
@@ -92,10 +104,11 @@ pub(super) fn start(
             body: None,
             limit: way.forward.timeout.unwrap_or(LIMIT),
             drain: way.visit.drain.clone(),
+            place,
         };
         if way.request.has_body {
             let (body, receiver) = unbounded_channel();
-            let behind = Arc::default();
+            let behind = Arc::new(Backlog::default());
             copy.body = Some(Feed { receiver, behind: Arc::clone(&behind) });
             let copying = task::spawn_request(copy.send()).abort_handle();
             taps.0.push(Tap { body, behind, copying, ended: false });
@@ -129,7 +142,7 @@ impl Taps {
 
     /// Whether a mirror should have a turn now.
     pub(super) fn are_behind(&self) -> bool {
-        self.0.iter().any(|tap| !tap.ended && tap.behind.load(Ordering::Relaxed) > BEHIND)
+        self.0.iter().any(|tap| !tap.ended && tap.behind.0.load(Ordering::Relaxed) > BEHIND)
     }
 }
 
@@ -137,7 +150,7 @@ impl Tap {
     /// False if the mirror is cut, or has left.
     fn feed(&mut self, piece: &Piece) -> bool {
         if let Piece::Data(data) = piece
-            && self.behind.fetch_add(weight(data), Ordering::Relaxed) + weight(data) > MOST_BEHIND
+            && !self.behind.grow(weight(data))
         {
             return false;
         }
@@ -168,6 +181,7 @@ struct Copy {
     body: Option<Feed>,
     limit: Duration,
     drain: Drain,
+    place: Place,
 }
 
 enum Choice {
@@ -187,13 +201,57 @@ impl Choice {
 
 struct Feed {
     receiver: UnboundedReceiver<Piece>,
-    behind: Arc<AtomicUsize>,
+    behind: Arc<Backlog>,
+}
+
+/// The weight of what was handed to a mirror and not taken yet, counted with that of the thread's other mirrors.
+#[derive(Default)]
+struct Backlog(AtomicUsize);
+
+impl Backlog {
+    /// False if it is too much.
+    fn grow(&self, weight: usize) -> bool {
+        let own = self.0.fetch_add(weight, Ordering::Relaxed) + weight;
+        let all = TOGETHER.get() + weight;
+        TOGETHER.set(all);
+        own <= MOST_BEHIND && all <= MOST_TOGETHER
+    }
+
+    fn shrink(&self, weight: usize) {
+        self.0.fetch_sub(weight, Ordering::Relaxed);
+        TOGETHER.set(TOGETHER.get().saturating_sub(weight));
+    }
+}
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        TOGETHER.set(TOGETHER.get().saturating_sub(*self.0.get_mut()));
+    }
+}
+
+/// One of the copies that may be on their way.
+struct Place(());
+
+impl Place {
+    fn take() -> Option<Place> {
+        let taken = COPIES.get();
+        (taken < MOST_COPIES).then(|| {
+            COPIES.set(taken + 1);
+            Place(())
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        COPIES.set(COPIES.get().saturating_sub(1));
+    }
 }
 
 impl Copy {
     /// Nobody waits for it, and nobody is told how it ends.
     async fn send(self) {
-        let Copy { choice, want, head, authority, upgrade, body, limit, drain } = self;
+        let Copy { choice, want, head, authority, upgrade, body, limit, drain, place: _place } = self;
         let opened = tokio::time::timeout(limit, async {
             let pick = choice.made(&authority).await.map_err(|_| Failure::NoEndpoint)?;
             let origin = match pick.connect(&authority, want).await.map_err(Failure::Connect)? {
@@ -241,7 +299,7 @@ async fn upload(origin: &mut Origin, feed: &mut Feed, limit: Duration) -> Result
         });
         match piece.await {
             Some(Piece::Data(data)) => {
-                feed.behind.fetch_sub(weight(&data), Ordering::Relaxed);
+                feed.behind.shrink(weight(&data));
                 poll_fn(|cx| Poll::Ready(origin.push(cx, data.clone()))).await?;
             }
             Some(Piece::Trailers(trailers)) => return origin.finish(Some(trailers)),
@@ -268,4 +326,24 @@ fn poll_answer(origin: &mut Origin, cx: &mut Context<'_>) -> Poll<Result<bool, F
     }
     while ready!(origin.poll_discard(cx))?.is_some() {}
     Poll::Ready(Ok(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_mirrors_take_is_limited_and_given_back() {
+        let mut slow: Vec<_> = std::iter::repeat_with(Backlog::default).take(64).collect();
+        assert!(slow.iter().all(|one| one.grow(MOST_BEHIND)));
+        assert!(!Backlog::default().grow(1), "all of them together hold too much");
+        slow[0].shrink(MOST_BEHIND);
+        assert!(slow[0].grow(MOST_BEHIND) && !slow[0].grow(1));
+        slow.clear();
+        assert_eq!(TOGETHER.get(), 0);
+        let places: Vec<_> = std::iter::from_fn(Place::take).collect();
+        assert_eq!(places.len(), MOST_COPIES);
+        drop(places);
+        assert!(Place::take().is_some() && COPIES.get() == 0);
+    }
 }

@@ -1,5 +1,7 @@
 //! What of a request's body can be sent again? What was read is kept while another try is possible, up to a limit.
 
+use std::cell::Cell;
+
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
@@ -7,6 +9,9 @@ use super::body::Piece;
 
 /// Larger bodies are not sent again (Envoy's buffer limit).
 const MOST: usize = 1024 * 1024;
+/// What all requests of one thread may keep together: clients that send much of many bodies and no end must not take all
+/// memory. Beyond it bodies pass, and are not sent again.
+const MOST_TOGETHER: usize = 64 * 1024 * 1024;
 /// Pieces smaller than this are copied together, so that many of them do not cost more than they hold.
 const SMALL: usize = 1024;
 const TOGETHER: usize = 16 * 1024;
@@ -17,13 +22,40 @@ pub(super) struct Replay {
     kept: Vec<Bytes>,
     /// Small pieces behind `kept`.
     tail: BytesMut,
-    size: usize,
+    size: Held,
     trailers: Option<Box<HeaderMap>>,
     /// The next piece of `kept` for the endpoint; behind the last one the client is asked.
     next: usize,
     keeps: bool,
     /// Something was read that is not kept, or an answer has begun.
     spent: bool,
+}
+
+thread_local! {
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes that one request keeps, counted with those of the others of its thread.
+#[derive(Debug, Default)]
+struct Held(usize);
+
+impl Held {
+    /// Whether as much more may be kept; counts it then.
+    fn add(&mut self, bytes: usize) -> bool {
+        let (own, all) = (self.0 + bytes, HELD.get() + bytes);
+        let fits = own <= MOST && all <= MOST_TOGETHER;
+        if fits {
+            self.0 = own;
+            HELD.set(all);
+        }
+        fits
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.set(HELD.get().saturating_sub(self.0));
+    }
 }
 
 impl Replay {
@@ -55,8 +87,8 @@ impl Replay {
             return;
         }
         match piece {
-            Piece::Data(data) if !self.keeps || self.size + data.len() > MOST => self.seal(),
-            Piece::Data(data) => self.keep(data),
+            Piece::Data(data) if self.keeps && self.size.add(data.len()) => self.keep(data),
+            Piece::Data(_) => self.seal(),
             Piece::Trailers(trailers) if self.keeps => self.trailers = Some(Box::new(trailers.clone())),
             Piece::Trailers(_) => self.seal(),
             Piece::End => {}
@@ -64,7 +96,6 @@ impl Replay {
     }
 
     fn keep(&mut self, data: &Bytes) {
-        self.size += data.len();
         if data.len() < SMALL {
             self.tail.extend_from_slice(data);
             if self.tail.len() >= TOGETHER {
@@ -92,6 +123,7 @@ impl Replay {
     /// No other try follows: what was sent is let go, what was not follows as it is sent.
     pub(super) fn seal(&mut self) {
         self.spent = true;
+        self.size = Held::default();
         self.tail = BytesMut::new();
         match self.is_given() {
             true => (self.kept, self.next) = (Vec::new(), 0),
@@ -144,7 +176,23 @@ mod tests {
         let mut replay = Replay::new(false);
         assert!(replay.is_whole(), "nothing was read yet");
         replay.note(&data(1));
-        assert!(!replay.is_whole() && replay.size == 0);
+        assert!(!replay.is_whole() && replay.size.0 == 0);
+    }
+
+    #[test]
+    fn what_all_requests_keep_together_is_limited_too() {
+        let mut replays: Vec<_> = std::iter::repeat_with(|| Replay::new(true)).take(80).collect();
+        replays.iter_mut().for_each(|replay| replay.note(&data(MOST)));
+        assert_eq!(replays.iter().filter(|replay| replay.is_whole()).count(), 64);
+        replays.truncate(63);
+        for expected in [true, false] {
+            let mut replay = Replay::new(true);
+            replay.note(&data(MOST));
+            assert_eq!(replay.is_whole(), expected);
+            replays.push(replay);
+        }
+        replays.clear();
+        assert_eq!(HELD.get(), 0);
     }
 
     #[test]
