@@ -111,7 +111,6 @@ pub(super) fn of_destination_rule(object: &Object<DestinationRule>) -> Vec<Findi
 
 fn note_policy(policy: &TrafficPolicy, path: &str, unused: &mut Unused) {
     unused.note(policy.tunnel.is_some(), "tunnel", || format!("{path}.tunnel"));
-    unused.note(policy.proxy_protocol.is_some(), "proxyProtocol", || format!("{path}.proxyProtocol"));
     unused.note(policy.retry_budget.is_some(), "retryBudget", || format!("{path}.retryBudget"));
     note_blocks(
         policy.load_balancer.as_ref(),

@@ -14,8 +14,10 @@ use super::trail::{Answer, Question};
 use super::work::Work;
 use crate::resource::codes;
 use crate::resource::meta::Labels;
-use crate::resource::networking::{Destination, H2UpgradePolicy, LoadBalancerSettings, SimpleLb};
-use crate::snapshot::cluster::{Balancing, Cluster, EndpointSource, ServiceFacts, TcpSettings, UpstreamProtocol};
+use crate::resource::networking::{Destination, H2UpgradePolicy, LoadBalancerSettings, ProxyProtocolVersion, SimpleLb};
+use crate::snapshot::cluster::{
+    Balancing, Cluster, EndpointSource, ProxyHeader, ServiceFacts, TcpSettings, UpstreamProtocol,
+};
 use crate::snapshot::route::ClusterReference;
 
 /// Upstream connections idle for this long are closed unless a rule says otherwise (Envoy's default).
@@ -114,6 +116,7 @@ fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
     if purpose == Purpose::MeshTls {
         labels.insert("security.istio.io/tlsMode".into(), "istio".into());
         policy.tls = None;
+        policy.proxy_protocol = None;
     }
     let endpoints = select_endpoints(work, view, port, &labels, policy)?;
     if let (EndpointSource::Static(none), Some((object, subset))) = (&endpoints, chosen)
@@ -172,7 +175,11 @@ fn finish(
     };
     let idle = http.and_then(|http| http.idle_timeout).or(tcp.and_then(|tcp| tcp.idle_timeout));
     let mut identity = DefaultHasher::new();
-    (protocol as u8, fingerprint).hash(&mut identity);
+    let proxy_header = policy.proxy_protocol.map(|header| match header.version {
+        ProxyProtocolVersion::V1 => ProxyHeader::V1,
+        ProxyProtocolVersion::V2 => ProxyHeader::V2,
+    });
+    (protocol as u8, fingerprint, proxy_header).hash(&mut identity);
     Cluster {
         name: name.clone(),
         service: ServiceFacts {
@@ -185,6 +192,7 @@ fn finish(
         endpoints,
         balancing: balancing(policy.load_balancer),
         tls,
+        proxy_header,
         connect_timeout: tcp
             .and_then(|tcp| tcp.connect_timeout)
             .map_or(work.index.settings.http.connect_timeout, |timeout| timeout.0),

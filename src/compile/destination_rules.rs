@@ -7,7 +7,8 @@ use super::index::{is_subset, or_default};
 use crate::base::host;
 use crate::resource::meta::Object;
 use crate::resource::networking::{
-    ClientTls, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, Subset, TcpPool, TrafficPolicy,
+    ClientTls, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection, ProxyProtocol,
+    RetryBudget, Subset, TcpPool, TrafficPolicy, TunnelSettings,
 };
 use crate::resource::settings::Settings;
 
@@ -33,6 +34,10 @@ pub(super) struct Policy<'a> {
     pub load_balancer: Option<&'a LoadBalancerSettings>,
     pub connection_pool: Option<&'a ConnectionPoolSettings>,
     pub tls: Option<&'a ClientTls>,
+    pub outlier: Option<&'a OutlierDetection>,
+    pub tunnel: Option<&'a TunnelSettings>,
+    pub proxy_protocol: Option<ProxyProtocol>,
+    pub retry_budget: Option<&'a RetryBudget>,
 }
 
 impl<'a> Rules<'a> {
@@ -157,25 +162,38 @@ impl<'a> MergedRule<'a> {
                     load_balancer: own.load_balancer.as_ref(),
                     connection_pool: own.connection_pool.as_ref(),
                     tls: own.tls.as_ref(),
+                    outlier: own.outlier_detection.as_ref(),
+                    ..Policy::default()
                 },
                 None => Policy {
                     load_balancer: top.load_balancer.as_ref(),
                     connection_pool: top.connection_pool.as_ref(),
                     tls: top.tls.as_ref(),
+                    outlier: top.outlier_detection.as_ref(),
+                    tunnel: top.tunnel.as_ref(),
+                    proxy_protocol: top.proxy_protocol,
+                    retry_budget: top.retry_budget.as_ref(),
                 },
             };
         }
         let Some(special) = subset.and_then(|subset| subset.traffic_policy.as_ref()) else { return policy };
+        policy.tunnel = special.tunnel.as_ref().or(policy.tunnel);
+        policy.proxy_protocol = special.proxy_protocol.or(policy.proxy_protocol);
+        policy.retry_budget = special.retry_budget.as_ref().or(policy.retry_budget);
         match special.port_level_settings.iter().find(|p| p.port.is_some_and(|p| p.number == u32::from(port))) {
             Some(own) => Policy {
                 load_balancer: own.load_balancer.as_ref(),
                 connection_pool: own.connection_pool.as_ref(),
                 tls: own.tls.as_ref(),
+                outlier: own.outlier_detection.as_ref(),
+                ..policy
             },
             None => Policy {
                 load_balancer: special.load_balancer.as_ref().or(policy.load_balancer),
                 connection_pool: special.connection_pool.as_ref().or(policy.connection_pool),
                 tls: special.tls.as_ref().or(policy.tls),
+                outlier: special.outlier_detection.as_ref().or(policy.outlier),
+                ..policy
             },
         }
     }

@@ -1,6 +1,8 @@
-//! Who is the client behind a load balancer? The PROXY protocol header, v1 or v2, at the start of a connection.
+//! Who is the client behind a load balancer? The PROXY protocol header, v1 or v2, at the start of a connection: read
+//! from clients' connections and written to endpoints'.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 
 use ppp::{v1, v2};
 
@@ -29,7 +31,7 @@ pub(crate) enum Header {
 }
 
 /// The ends of the connection as the load balancer saw them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Addresses {
     pub client: SocketAddr,
     pub destination: SocketAddr,
@@ -43,6 +45,34 @@ pub(crate) fn parse(bytes: &[u8]) -> Header {
         text(bytes)
     } else {
         Header::Malformed
+    }
+}
+
+impl Addresses {
+    /// The header of version 1.
+    pub(crate) fn to_text(self) -> Vec<u8> {
+        v1::Addresses::from(self.alike()).to_string().into_bytes()
+    }
+
+    /// The header of version 2.
+    ///
+    /// # Errors
+    ///
+    /// None that could happen: the header is always short enough.
+    pub(crate) fn to_binary(self) -> io::Result<Vec<u8>> {
+        v2::Builder::with_addresses(v2::Version::Two | v2::Command::Proxy, v2::Protocol::Stream, self.alike()).build()
+    }
+
+    /// Client and destination as addresses of one family, as headers need them.
+    fn alike(self) -> (SocketAddr, SocketAddr) {
+        let mapped = |address: SocketAddr| match address.ip() {
+            IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+            IpAddr::V6(_) => address,
+        };
+        match self.client.is_ipv4() == self.destination.is_ipv4() {
+            true => (self.client, self.destination),
+            false => (mapped(self.client), mapped(self.destination)),
+        }
     }
 }
 
@@ -132,6 +162,25 @@ mod tests {
             let with_more = [header, vec![0x16, 3, 1, 0xff]].concat();
             assert_eq!(parse(&with_more), Header::Complete { length, addresses });
         }
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let ends = |client: &str, destination: &str| Addresses {
+            client: client.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+        };
+        let cases = [
+            (ends("192.0.2.1:1000", "198.51.100.2:443"), ends("192.0.2.1:1000", "198.51.100.2:443")),
+            (ends("[2001:db8::1]:1", "[2001:db8::2]:2"), ends("[2001:db8::1]:1", "[2001:db8::2]:2")),
+            (ends("192.0.2.1:1", "[2001:db8::2]:2"), ends("[::ffff:192.0.2.1]:1", "[2001:db8::2]:2")),
+        ];
+        for (written, read) in cases {
+            for header in [written.to_text(), written.to_binary().unwrap()] {
+                assert_eq!(parse(&header), Header::Complete { length: header.len(), addresses: Some(read) });
+            }
+        }
+        assert_eq!(cases[0].0.to_text(), b"PROXY TCP4 192.0.2.1 198.51.100.2 1000 443\r\n");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use rustls::{CipherSuite, ProtocolVersion};
 
+use crate::net::proxy_protocol::Addresses;
 use crate::proxy::tls::cipher_name;
 use crate::snapshot::Snapshot;
 use crate::snapshot::certificate::Certificate;
@@ -95,6 +96,11 @@ pub(crate) enum ClientProtocol {
 }
 
 impl Connection {
+    /// As a PROXY protocol header tells it to endpoints.
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses { client: self.peer, destination: self.local }
+    }
+
     /// Who the client is by its certificate; `None` on plaintext and without one.
     pub(crate) fn client(&self) -> Option<&ClientFacts> {
         self.tls.as_ref()?.client.as_deref()

@@ -19,6 +19,8 @@ pub(crate) struct Cluster {
     pub balancing: Balancing,
     /// `None` is plaintext.
     pub tls: Option<TlsClient>,
+    /// Each connection begins with whom it is for; connections of different clients are never shared then.
+    pub proxy_header: Option<ProxyHeader>,
     pub connect_timeout: Duration,
     /// Idle connections are closed after this time; `None` keeps them.
     pub idle_timeout: Option<Duration>,
@@ -34,6 +36,22 @@ pub(crate) struct Cluster {
 pub(crate) struct TcpSettings {
     /// Connections to all endpoints together; `None` is no limit.
     pub max_connections: Option<u32>,
+}
+
+/// Istio proxyProtocol: the header in front of everything, TLS included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ProxyHeader {
+    V1,
+    V2,
+}
+
+impl fmt::Display for ProxyHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ProxyHeader::V1 => "V1",
+            ProxyHeader::V2 => "V2",
+        })
+    }
 }
 
 /// The labels `destination_*` of Istio's metrics that follow from the service.

@@ -262,6 +262,7 @@ fn show_cluster(cluster: &Cluster) -> Value {
         "balancing": cluster.balancing.to_string(),
         "endpoints": endpoints,
         "tls": tls,
+        "proxyProtocol": cluster.proxy_header.map(|header| header.to_string()),
         "connectTimeout": show_duration(cluster.connect_timeout),
         "idleTimeout": cluster.idle_timeout.map(show_duration),
         "maxRequestsPerConnection": cluster.max_requests_per_connection,

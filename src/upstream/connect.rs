@@ -6,11 +6,13 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::net::link::Link;
-use crate::snapshot::cluster::Cluster;
+use crate::net::proxy_protocol::Addresses;
+use crate::snapshot::cluster::{Cluster, ProxyHeader};
 use crate::snapshot::tls::TlsClient;
 
 /// A connection as Pingora's HTTP/1 client session takes it.
@@ -90,35 +92,51 @@ pub(super) fn server_name_of<'a>(cluster: &Cluster, authority: &'a str) -> Optio
 }
 
 /// Opens a connection for bytes as they are: there is no authority that could be sent or verified as a name.
-pub(super) async fn open_tcp(address: SocketAddr, cluster: &Cluster) -> Result<Link, ConnectError> {
+pub(super) async fn open_tcp(
+    address: SocketAddr,
+    cluster: &Cluster,
+    client: Option<Addresses>,
+) -> Result<Link, ConnectError> {
     let opened = tokio::time::timeout(cluster.connect_timeout, async {
         let (config, name) = match &cluster.tls {
-            None => return dial(address).await.map(Link::client_plain),
+            None => return dial(address, cluster, client).await.map(Link::client_plain),
             Some(TlsClient::Unavailable { reason }) => return Err(ConnectError::Unavailable(reason.as_str().into())),
             Some(TlsClient::Ready { config, sni: Some(sni), .. }) => (config, server_name(sni)?),
             // An address is never sent as a server name.
             Some(TlsClient::Ready { unnamed, sni: None, .. }) => (unnamed, ServerName::from(address.ip())),
         };
-        let tcp = dial(address).await?;
+        let tcp = dial(address, cluster, client).await?;
         let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::tls)?;
         Ok(Link::client_tls(tls))
     });
     opened.await.unwrap_or(Err(ConnectError::Timeout))
 }
 
-async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
-    let tcp = TcpStream::connect(address).await.map_err(|error| ConnectError::failed(&error))?;
+/// Connects; `client` is told first, if the cluster wants that.
+async fn dial(address: SocketAddr, cluster: &Cluster, client: Option<Addresses>) -> Result<TcpStream, ConnectError> {
+    let mut tcp = TcpStream::connect(address).await.map_err(|error| ConnectError::failed(&error))?;
     tcp.set_nodelay(true).map_err(|error| ConnectError::failed(&error))?;
+    if let (Some(version), Some(client)) = (cluster.proxy_header, client) {
+        introduce(&mut tcp, version, client).await.map_err(|error| ConnectError::failed(&error))?;
+    }
     Ok(tcp)
+}
+
+async fn introduce(tcp: &mut TcpStream, version: ProxyHeader, client: Addresses) -> io::Result<()> {
+    let header = match version {
+        ProxyHeader::V1 => client.to_text(),
+        ProxyHeader::V2 => client.to_binary()?,
+    };
+    tcp.write_all(&header).await
 }
 
 fn server_name(name: &str) -> Result<ServerName<'static>, ConnectError> {
     ServerName::try_from(name.to_owned()).map_err(|_| ConnectError::tls(format_args!("`{name}` is no server name")))
 }
 
-/// Opens a connection. `asked` is what [`server_name_of`] says.
+/// Opens a connection. `asked` is what [`server_name_of`] says, `client` whom it is for.
 pub(super) async fn open(
-    address: SocketAddr,
+    (address, client): (SocketAddr, Option<Addresses>),
     cluster: &Cluster,
     asked: Option<&str>,
     configs: &ClientConfigs,
@@ -128,7 +146,7 @@ pub(super) async fn open(
         return Err(ConnectError::Unavailable(reason.as_str().into()));
     }
     let opened = tokio::time::timeout(cluster.connect_timeout, async {
-        let tcp = dial(address).await?;
+        let tcp = dial(address, cluster, client).await?;
         let Some(TlsClient::Ready { config, sni, .. }) = &cluster.tls else { return Ok(Link::client_plain(tcp)) };
         let name = sni.clone().unwrap_or_else(|| asked.unwrap_or_default().to_ascii_lowercase());
         let name = server_name(&name)?;

@@ -4,20 +4,27 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connect::{ClientConfigs, Stream};
 use super::multiplex::Multiplexer;
 use super::pool::Pool;
+use crate::net::proxy_protocol::Addresses;
 use crate::telemetry::metrics::ClusterMetrics;
+
+/// A client that sent no request for so long has its connections closed.
+const CLIENT_UNUSED: Duration = Duration::from_secs(10);
 
 /// The live state of one address of one cluster identity.
 pub(crate) struct Endpoint {
     pub(super) address: SocketAddr,
+    /// The only client that its connections are for.
+    pub(super) client: Option<Addresses>,
+    of_clients: OfClients,
     pub(super) configs: Arc<ClientConfigs>,
     pub(super) metrics: ClusterMetrics,
-    /// Requests under way from this worker.
-    active: AtomicUsize,
+    /// Requests under way from this worker, for all clients.
+    active: Arc<AtomicUsize>,
     idle: Mutex<Pool<Stream>>,
     pub(super) multiplexer: Arc<Multiplexer>,
 }
@@ -26,12 +33,23 @@ impl Endpoint {
     fn new(address: SocketAddr, configs: Arc<ClientConfigs>, metrics: ClusterMetrics) -> Self {
         Endpoint {
             address,
+            client: None,
+            of_clients: OfClients::default(),
             configs,
             metrics,
-            active: AtomicUsize::new(0),
+            active: Arc::default(),
             idle: Mutex::default(),
             multiplexer: Arc::default(),
         }
+    }
+
+    /// The same endpoint with connections that are for one client alone.
+    pub(super) fn for_client(&self, client: Addresses, now: Instant) -> Arc<Endpoint> {
+        let new = || {
+            let endpoint = Endpoint::new(self.address, Arc::clone(&self.configs), self.metrics.clone());
+            Endpoint { client: Some(client), active: Arc::clone(&self.active), ..endpoint }
+        };
+        self.of_clients.find(client, new, now)
     }
 
     pub(super) fn active(&self) -> usize {
@@ -54,6 +72,35 @@ impl Endpoint {
     pub(super) fn sweep(&self, now: Instant) {
         self.idle().sweep(now);
         self.multiplexer.sweep(now);
+        self.of_clients.sweep(now);
+    }
+}
+
+/// What an endpoint is to clients whose connections are kept apart.
+#[derive(Default)]
+struct OfClients(Mutex<HashMap<Addresses, (Arc<Endpoint>, Instant)>>);
+
+impl OfClients {
+    fn all(&self) -> MutexGuard<'_, HashMap<Addresses, (Arc<Endpoint>, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, client: Addresses, new: impl FnOnce() -> Endpoint, now: Instant) -> Arc<Endpoint> {
+        let mut all = self.all();
+        let (endpoint, last_use) = all.entry(client).or_insert_with(|| (Arc::new(new()), now));
+        *last_use = now;
+        Arc::clone(endpoint)
+    }
+
+    /// Forgets the clients that no request came from for a while; most of them have left.
+    fn sweep(&self, now: Instant) {
+        self.all().retain(|_, (endpoint, last_use)| {
+            if Arc::strong_count(endpoint) > 1 {
+                *last_use = now;
+            }
+            endpoint.sweep(now);
+            now.saturating_duration_since(*last_use) < CLIENT_UNUSED
+        });
     }
 }
 

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 
 use crate::net::link::Link;
+use crate::net::proxy_protocol::Addresses;
 use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::{Cluster, EndpointSource, WorkloadFacts};
 use crate::telemetry::Telemetry;
@@ -64,6 +65,8 @@ pub(crate) struct Wish<'a> {
     pub picks: u32,
     /// Decides where the cluster hashes; without it chance does.
     pub key: Option<u64>,
+    /// Whom the request is from, as endpoints may be told.
+    pub client: Option<Addresses>,
 }
 
 /// An endpoint chosen for one request; it counts as load until this is dropped.
@@ -111,21 +114,23 @@ impl Upstreams {
     /// Chooses an endpoint by the cluster's balancing.
     pub(crate) fn pick(&self, cluster: &Arc<Cluster>, wish: Wish<'_>) -> Result<Pick, NoEndpoint> {
         let view = self.live().view(cluster, self);
-        let candidate = view.choose(wish, || fastrand::u32(..)).ok_or(NoEndpoint)?;
+        let mut candidate = view.choose(wish, || fastrand::u32(..)).ok_or(NoEndpoint)?;
+        candidate.keep_apart(cluster, wish.client);
         candidate.endpoint.begin_request();
         Ok(Pick { candidate, cluster: Arc::clone(&view.cluster), held: Mutex::default() })
     }
 
     /// The endpoint that a request's own authority names, where the cluster leaves it to that
-    /// ([`EndpointSource::Requested`]). Waits until a new name is resolved. Addresses that were `tried` come last.
+    /// ([`EndpointSource::Requested`]). Waits until a new name is resolved. Addresses that were tried come last.
     pub(crate) async fn pick_requested(
         &self,
         cluster: &Arc<Cluster>,
         authority: &str,
-        tried: &[SocketAddr],
+        wish: Wish<'_>,
     ) -> Result<Pick, NoEndpoint> {
         let view = self.live().view(cluster, self);
-        let candidate = view.requested(authority, tried).await.ok_or(NoEndpoint)?;
+        let mut candidate = view.requested(authority, wish.tried).await.ok_or(NoEndpoint)?;
+        candidate.keep_apart(cluster, wish.client);
         candidate.endpoint.begin_request();
         Ok(Pick { candidate, cluster: Arc::clone(&view.cluster), held: Mutex::default() })
     }
@@ -201,7 +206,7 @@ impl Pick {
             Some(most) => endpoint.metrics.open_below(most).ok_or(TcpFailure::Overflow)?,
             None => endpoint.metrics.open(),
         };
-        let link = connect::open_tcp(endpoint.address, &self.cluster).await;
+        let link = connect::open_tcp(endpoint.address, &self.cluster, endpoint.client).await;
         let link = link.inspect_err(|_| endpoint.metrics.connect_failed())?;
         Ok(TcpConnection { link, _pick: self, _open: open })
     }
@@ -213,7 +218,8 @@ impl Pick {
             *self.held() = held;
             return Ok(Lease::Http1 { stream, reused: true });
         }
-        let link = connect::open(endpoint.address, &self.cluster, server_name, &endpoint.configs, Want::Http1).await;
+        let to = (endpoint.address, endpoint.client);
+        let link = connect::open(to, &self.cluster, server_name, &endpoint.configs, Want::Http1).await;
         let mut link = link.inspect_err(|_| endpoint.metrics.connect_failed())?;
         link.set_lazy();
         let server_name = server_name.map(Into::into);
@@ -225,6 +231,7 @@ impl Pick {
         let endpoint = &self.candidate.endpoint;
         let target = || Target {
             address: endpoint.address,
+            client: endpoint.client,
             cluster: Arc::clone(&self.cluster),
             configs: Arc::clone(&endpoint.configs),
             metrics: endpoint.metrics.clone(),
@@ -282,6 +289,7 @@ mod tests {
             endpoints,
             balancing: Balancing::RoundRobin,
             tls: None,
+            proxy_header: None,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             max_requests_per_connection,

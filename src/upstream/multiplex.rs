@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::connect::{self, ClientConfigs, ConnectError, Want};
 use crate::base::task;
+use crate::net::proxy_protocol::Addresses;
 use crate::snapshot::cluster::Cluster;
 use crate::telemetry::metrics::ClusterMetrics;
 
@@ -85,6 +86,8 @@ impl Shared {
 /// Where and how to dial; owned, because a dial outlives the request that began it.
 pub(super) struct Target {
     pub address: SocketAddr,
+    /// Whom the connection is for, where that counts.
+    pub client: Option<Addresses>,
     pub cluster: Arc<Cluster>,
     pub configs: Arc<ClientConfigs>,
     pub metrics: ClusterMetrics,
@@ -157,9 +160,9 @@ impl State {
 }
 
 async fn dial(target: &Target, server_name: Option<Box<str>>) -> Result<Shared, ConnectError> {
-    let cluster = &target.cluster;
+    let (cluster, to) = (&target.cluster, (target.address, target.client));
     let shaken = tokio::time::timeout(cluster.connect_timeout, async {
-        let link = connect::open(target.address, cluster, server_name.as_deref(), &target.configs, Want::Http2).await?;
+        let link = connect::open(to, cluster, server_name.as_deref(), &target.configs, Want::Http2).await?;
         h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use super::Wish;
 use super::balance::Weights;
-use super::dns::{Addresses, Resolver};
+use super::dns::{self, Resolver};
 use super::endpoint::{Endpoint, Group};
 use super::requested::Requested;
 use super::table::Table;
+use crate::net::proxy_protocol::Addresses;
 use crate::snapshot::cluster::{self, Balancing, Cluster, DnsName, EndpointSource, WorkloadFacts};
 
 /// One cluster of one snapshot, joined with the live state of its endpoints.
@@ -24,7 +25,7 @@ pub(super) struct View {
 
 enum Source {
     Fixed(Arc<Candidates>),
-    Resolved { names: Vec<(DnsName, Arc<Addresses>)>, logical: bool, last: Mutex<Arc<Candidates>> },
+    Resolved { names: Vec<(DnsName, Arc<dns::Addresses>)>, logical: bool, last: Mutex<Arc<Candidates>> },
     Requested(Requested),
 }
 
@@ -83,7 +84,7 @@ impl View {
 
     /// Chooses an endpoint by the cluster's rule.
     pub(super) fn choose(&self, wish: Wish<'_>, mut random: impl FnMut() -> u32) -> Option<Candidate> {
-        let Wish { tried, picks, key } = wish;
+        let Wish { tried, picks, key, .. } = wish;
         let candidates = self.candidates();
         let list = &candidates.list;
         let last = tried.last().and_then(|last| list.iter().position(|one| one.endpoint.address == *last));
@@ -141,6 +142,15 @@ impl View {
             *last = Arc::new(candidates);
         }
         Arc::clone(&last)
+    }
+}
+
+impl Candidate {
+    /// Where endpoints are told whom a connection is for, it is for one client alone.
+    pub(super) fn keep_apart(&mut self, cluster: &Cluster, client: Option<Addresses>) {
+        if let (Some(_), Some(client)) = (cluster.proxy_header, client) {
+            self.endpoint = self.endpoint.for_client(client, Instant::now());
+        }
     }
 }
 

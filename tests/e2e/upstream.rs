@@ -1,6 +1,6 @@
 //! The way to the backends: which of them, by which name, and over what.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 
 use crate::support::backend::Backend;
 use crate::support::certificate::Authority;
@@ -105,4 +105,51 @@ spec:
     assert_eq!(gateway.get(&host, "/").status, 204);
     assert!(asked.join().unwrap().contains(&host));
     assert_eq!(gateway.get("nowhere.invalid:80", "/").status, 503);
+}
+
+#[test]
+fn endpoints_are_told_the_client() {
+    let origin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = origin.local_addr().unwrap();
+    let gateway = TestGateway::with(
+        &[
+            http_gateway(),
+            service("web.test", address, "HTTP"),
+            rule("web.test", "proxyProtocol: { version: V1 }"),
+            route("web", "web.test", &all_to("web.test")),
+        ]
+        .concat(),
+    );
+    let told = std::thread::spawn(move || {
+        // Each client has a connection of its own, and keeps it.
+        let connection = || {
+            let mut reader = std::io::BufReader::new(origin.accept().unwrap().0);
+            let mut header = String::new();
+            reader.read_line(&mut header).unwrap();
+            for _ in 0..2 {
+                let mut line = String::from("first");
+                while !line.trim().is_empty() {
+                    line.clear();
+                    reader.read_line(&mut line).unwrap();
+                }
+                reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            }
+            (header, reader)
+        };
+        [connection(), connection()].map(|(header, _open)| header)
+    });
+    let local = gateway.http();
+    let mut expected = Vec::new();
+    for _ in 0..2 {
+        let mut client = std::net::TcpStream::connect(local).unwrap();
+        let from = client.local_addr().unwrap();
+        expected.push(format!("PROXY TCP4 {} {} {} {}\r\n", from.ip(), local.ip(), from.port(), local.port()));
+        for _ in 0..2 {
+            client.write_all(b"GET / HTTP/1.1\r\nhost: web.test\r\n\r\n").unwrap();
+            let mut answer = [0; 1024];
+            let read = client.read(&mut answer).unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 204"), "{}", answer[..read].escape_ascii());
+        }
+    }
+    assert_eq!(told.join().unwrap().as_slice(), expected);
 }

@@ -87,12 +87,14 @@ impl Attempt<'_> {
 
     async fn choose(&mut self, tried: &[SocketAddr]) -> Result<Pick, Failure> {
         let upstreams = &self.way.visit.worker.upstreams;
+        let picks = self.way.forward.retry.as_ref().and_then(|policy| policy.host_picks).unwrap_or(1);
+        let client = Some(self.way.visit.connection.addresses());
+        let wish = Wish { tried, picks, key: self.key, client };
         let chosen = if matches!(self.cluster.endpoints, EndpointSource::Requested) {
-            let asked = upstreams.pick_requested(self.cluster, self.outgoing.authority(), tried);
+            let asked = upstreams.pick_requested(self.cluster, self.outgoing.authority(), wish);
             self.patiently(Box::pin(asked)).await?
         } else {
-            let picks = self.way.forward.retry.as_ref().and_then(|policy| policy.host_picks).unwrap_or(1);
-            upstreams.pick(self.cluster, Wish { tried, picks, key: self.key })
+            upstreams.pick(self.cluster, wish)
         };
         chosen.map_err(|_| Failure::NoEndpoint)
     }

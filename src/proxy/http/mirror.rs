@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 
 use crate::base::task;
 use crate::net::drain::Drain;
+use crate::net::proxy_protocol::Addresses;
 use crate::proxy::worker::Worker;
 use crate::snapshot::cluster::{Cluster, EndpointSource};
 use crate::upstream::connect::Want;
@@ -78,9 +79,12 @@ pub(super) fn start(
     for mirror in way.forward.mirrors.iter().filter(|mirror| mirror.is_meant(fastrand::u32(..))) {
         let want = wanted(&mirror.cluster, way.request.http2);
         // Upgrades are HTTP/1's, and where no endpoint is, nothing is sent.
+        let client = Some(way.visit.connection.addresses());
         let choice = match mirror.cluster.endpoints {
-            EndpointSource::Requested => Choice::Later(Arc::clone(&mirror.cluster), Arc::clone(&way.visit.worker)),
-            _ => match way.visit.worker.upstreams.pick(&mirror.cluster, Wish { key, ..Wish::default() }) {
+            EndpointSource::Requested => {
+                Choice::Later(Arc::clone(&mirror.cluster), Arc::clone(&way.visit.worker), client)
+            }
+            _ => match way.visit.worker.upstreams.pick(&mirror.cluster, Wish { key, client, ..Wish::default() }) {
                 Ok(pick) => Choice::Made(pick),
                 Err(NoEndpoint) => continue,
             },
@@ -187,14 +191,17 @@ struct Copy {
 enum Choice {
     Made(Pick),
     /// The authority names the endpoint, and may have to be resolved first.
-    Later(Arc<Cluster>, Arc<Worker>),
+    Later(Arc<Cluster>, Arc<Worker>, Option<Addresses>),
 }
 
 impl Choice {
     async fn made(self, authority: &str) -> Result<Pick, NoEndpoint> {
         match self {
             Choice::Made(pick) => Ok(pick),
-            Choice::Later(cluster, worker) => worker.upstreams.pick_requested(&cluster, authority, &[]).await,
+            Choice::Later(cluster, worker, client) => {
+                let wish = Wish { client, ..Wish::default() };
+                worker.upstreams.pick_requested(&cluster, authority, wish).await
+            }
         }
     }
 }

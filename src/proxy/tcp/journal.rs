@@ -31,7 +31,7 @@ impl Arrival {
 /// What happened to a connection so far; dropping it counts the end and writes the line.
 pub(super) struct Journal<'a> {
     worker: &'a Worker,
-    connection: &'a Connection,
+    pub connection: &'a Connection,
     server_name: Option<&'a str>,
     arrival: Arrival,
     pub cluster: Option<Arc<Cluster>>,

@@ -53,7 +53,8 @@ async fn reach(proxy: &TcpProxy, client: IpAddr, journal: &mut Journal<'_>, work
     };
     journal.cluster = Some(Arc::clone(cluster));
     let key = proxy.by_source.then(|| hash_policy::of_address(client));
-    let Ok(pick) = worker.upstreams.pick(cluster, Wish { key, ..Wish::default() }) else {
+    let client = Some(journal.connection.addresses());
+    let Ok(pick) = worker.upstreams.pick(cluster, Wish { key, client, ..Wish::default() }) else {
         journal.flags.set(Flag::NoHealthyUpstream);
         return None;
     };

@@ -56,6 +56,7 @@ impl Setup {
             endpoints: EndpointSource::Static(vec![endpoint]),
             balancing: Balancing::RoundRobin,
             tls: None,
+            proxy_header: None,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             max_requests_per_connection: 0,
