@@ -6,8 +6,8 @@ use crate::resource::codes;
 use crate::resource::finding::Finding;
 use crate::resource::meta::{Kind, Object};
 use crate::resource::networking::{
-    ClientTls, ConnectionPoolSettings, DestinationRule, Gateway, HttpMatchRequest, HttpRoute, LoadBalancerSettings,
-    OutlierDetection, ServiceEntry, SimpleLb, TrafficPolicy, VirtualService,
+    ClientTls, DestinationRule, Gateway, HttpMatchRequest, HttpRoute, LoadBalancerSettings, OutlierDetection,
+    ServiceEntry, SimpleLb, TrafficPolicy, VirtualService,
 };
 use crate::resource::telemetry::Telemetry;
 
@@ -111,19 +111,10 @@ pub(super) fn of_destination_rule(object: &Object<DestinationRule>) -> Vec<Findi
 
 fn note_policy(policy: &TrafficPolicy, path: &str, unused: &mut Unused) {
     unused.note(policy.tunnel.is_some(), "tunnel", || format!("{path}.tunnel"));
-    unused.note(policy.retry_budget.is_some(), "retryBudget", || format!("{path}.retryBudget"));
-    note_blocks(
-        policy.load_balancer.as_ref(),
-        policy.connection_pool.as_ref(),
-        policy.outlier_detection.as_ref(),
-        policy.tls.as_ref(),
-        path,
-        unused,
-    );
+    note_blocks(policy.load_balancer.as_ref(), policy.outlier_detection.as_ref(), policy.tls.as_ref(), path, unused);
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         note_blocks(
             port.load_balancer.as_ref(),
-            port.connection_pool.as_ref(),
             port.outlier_detection.as_ref(),
             port.tls.as_ref(),
             &format!("{path}.portLevelSettings[{index}]"),
@@ -134,7 +125,6 @@ fn note_policy(policy: &TrafficPolicy, path: &str, unused: &mut Unused) {
 
 fn note_blocks(
     balancer: Option<&LoadBalancerSettings>,
-    pool: Option<&ConnectionPoolSettings>,
     outlier: Option<&OutlierDetection>,
     tls: Option<&ClientTls>,
     path: &str,
@@ -150,29 +140,9 @@ fn note_blocks(
         let passthrough = balancer.simple == Some(SimpleLb::Passthrough);
         unused.note(passthrough, "the load balancer PASSTHROUGH", || place("simple"));
     }
-    if let Some(pool) = pool {
-        note_pool(pool, path, unused);
-    }
     if let Some(tls) = tls {
         let ignored = !tls.ca_crl.is_empty() && !tls.credential_name.is_empty();
         unused.note(ignored, "caCrl beside credentialName (`ca.crl` of the Secret is)", || format!("{path}.tls.caCrl"));
-    }
-}
-
-fn note_pool(pool: &ConnectionPoolSettings, path: &str, unused: &mut Unused) {
-    if let Some(tcp) = &pool.tcp {
-        let place = |field: &str| format!("{path}.connectionPool.tcp.{field}");
-        unused.note(tcp.max_connections != 0, "maxConnections for HTTP", || place("maxConnections"));
-        unused.note(tcp.tcp_keepalive.is_some(), "tcpKeepalive", || place("tcpKeepalive"));
-    }
-    if let Some(http) = &pool.http {
-        let place = |field: &str| format!("{path}.connectionPool.http.{field}");
-        let pending = http.http1_max_pending_requests != 0;
-        unused.note(pending, "http1MaxPendingRequests", || place("http1MaxPendingRequests"));
-        unused.note(http.http2_max_requests != 0, "http2MaxRequests", || place("http2MaxRequests"));
-        unused.note(http.max_retries != 0, "maxRetries", || place("maxRetries"));
-        unused.note(http.max_concurrent_streams != 0, "maxConcurrentStreams", || place("maxConcurrentStreams"));
-        unused.note(http.http2_keep_alive.is_some(), "http2KeepAlive", || place("http2KeepAlive"));
     }
 }
 

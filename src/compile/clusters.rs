@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::destination_rules::{MergedRule, Policy};
 use super::endpoints;
 use super::hashing;
+use super::limits;
 use super::protocol::Protocol;
 use super::services::{PortView, ServiceSource, ServiceView};
 use super::tls_client;
@@ -16,7 +17,7 @@ use crate::resource::codes;
 use crate::resource::meta::Labels;
 use crate::resource::networking::{Destination, H2UpgradePolicy, LoadBalancerSettings, ProxyProtocolVersion, SimpleLb};
 use crate::snapshot::cluster::{
-    Balancing, Cluster, EndpointSource, ProxyHeader, ServiceFacts, TcpSettings, UpstreamProtocol,
+    Balancing, Cluster, EndpointSource, ProxyHeader, ServiceFacts, UpstreamProtocol,
 };
 use crate::snapshot::route::ClusterReference;
 
@@ -200,9 +201,7 @@ fn finish(
         max_requests_per_connection: http
             .and_then(|http| u32::try_from(http.max_requests_per_connection).ok())
             .unwrap_or_default(),
-        tcp: TcpSettings {
-            max_connections: tcp.and_then(|tcp| u32::try_from(tcp.max_connections).ok()).filter(|most| *most > 0),
-        },
+        limits: limits::limits(policy),
         identity: identity.finish(),
     }
 }

@@ -19,6 +19,7 @@ mod header_operations;
 mod incremental;
 mod index;
 mod layer4;
+mod limits;
 mod listeners;
 mod matches;
 mod memory;

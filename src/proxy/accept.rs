@@ -391,7 +391,7 @@ mod tests {
             let snapshot = Snapshot { listeners: vec![listener], ..Snapshot::empty() };
             let telemetry = Arc::new(Telemetry::new(SourceLabels::default()).unwrap());
             let store = Arc::new(Store::new(Arc::new(snapshot)));
-            let worker = Worker::new(store, telemetry, Resolver::new(Handle::current()));
+            let worker = Worker::new(store, telemetry, Resolver::new(Handle::current()), Default::default());
             House { socket, address, worker, signal: DrainSignal::new(), client }
         }
 

@@ -20,6 +20,7 @@ use crate::net::drain::{DrainSignal, Phase};
 use crate::snapshot::Snapshot;
 use crate::snapshot::store::Store;
 use crate::telemetry::Telemetry;
+use crate::upstream::commons::Commons;
 use crate::upstream::dns::Resolver;
 
 /// How often idle connections to endpoints are looked over.
@@ -78,13 +79,14 @@ impl Listeners {
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let count = if parts.workers == 0 { cores() } else { parts.workers };
         let ceiling = ceiling(parts.most_files);
+        let commons = Commons::default();
         let mut workers = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
             let (commands, inbox) = mpsc::unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (store, telemetry) = (Arc::clone(&parts.store), Arc::clone(&parts.telemetry));
-            let worker = Arc::new(Worker::new(store, telemetry, parts.resolver.clone()));
+            let worker = Arc::new(Worker::new(store, telemetry, parts.resolver.clone(), commons.clone()));
             let life = Life { worker, doors: HashMap::new(), leaving: JoinSet::new(), drain: parts.drain, ceiling };
             let work = move || runtime.block_on(life.run(inbox));
             threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::snapshot::store::Store;
 use crate::telemetry::Telemetry;
 use crate::upstream::Upstreams;
+use crate::upstream::commons::Commons;
 use crate::upstream::dns::Resolver;
 
 use super::http::finish::SeriesCache;
@@ -19,8 +20,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(store: Arc<Store>, telemetry: Arc<Telemetry>, resolver: Resolver) -> Self {
-        let upstreams = Upstreams::new(resolver, Arc::clone(&telemetry));
+    pub(crate) fn new(store: Arc<Store>, telemetry: Arc<Telemetry>, resolver: Resolver, commons: Commons) -> Self {
+        let upstreams = Upstreams::new(resolver, commons, Arc::clone(&telemetry));
         Worker { store, telemetry, upstreams, series: SeriesCache::default() }
     }
 }

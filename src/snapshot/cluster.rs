@@ -26,16 +26,66 @@ pub(crate) struct Cluster {
     pub idle_timeout: Option<Duration>,
     /// Requests that one connection may carry; 0 is no limit (Istio maxRequestsPerConnection).
     pub max_requests_per_connection: u32,
-    pub tcp: TcpSettings,
+    pub limits: Limits,
     /// Changes whenever a connection opened for the old value must not carry requests of the new one: TLS, protocol.
     pub identity: u64,
 }
 
-/// Istio connectionPool.tcp, as far as it belongs to the cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TcpSettings {
-    /// Connections to all endpoints together; `None` is no limit.
+/// Istio connectionPool and retryBudget; `None` is no limit, or nothing of the kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Limits {
+    /// Connections to all endpoints together.
     pub max_connections: Option<u32>,
+    /// Requests that wait for a connection.
+    pub max_pending: Option<u32>,
+    /// Requests under way, on connections of either version.
+    pub max_requests: Option<u32>,
+    /// Requests that are tried again at the same time.
+    pub max_retries: Option<u32>,
+    /// In place of `max_retries`.
+    pub retry_budget: Option<RetryBudget>,
+    /// Streams of one HTTP/2 connection.
+    pub max_streams: Option<u32>,
+    /// No request begins on a connection older than this.
+    pub max_age: Option<Duration>,
+    pub keepalive: Option<Keepalive>,
+    pub pings: Option<Pings>,
+}
+
+/// Istio trafficPolicy.retryBudget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RetryBudget {
+    /// Of the requests under way.
+    pub percent: f64,
+    /// So many are always allowed.
+    pub least: u32,
+}
+
+/// Istio connectionPool.tcp.tcpKeepalive; what is `None` is the system's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keepalive {
+    pub probes: Option<u32>,
+    pub time: Option<Duration>,
+    pub interval: Option<Duration>,
+}
+
+/// Istio connectionPool.http.http2KeepAlive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pings {
+    pub interval: Duration,
+    /// A connection without an answer for so long is closed.
+    pub timeout: Duration,
+}
+
+impl Limits {
+    /// Whether something is counted across workers.
+    pub(crate) fn are_counted(&self) -> bool {
+        self.max_pending.is_some() || self.max_requests.is_some() || self.limit_retries()
+    }
+
+    pub(crate) fn limit_retries(&self) -> bool {
+        self.max_retries.is_some() || self.retry_budget.is_some()
+    }
 }
 
 /// Istio proxyProtocol: the header in front of everything, TLS included.

@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, EndpointSource};
+use super::cluster::{Cluster, EndpointSource, Limits};
 use super::cors::{CorsPolicy, Offer};
 use super::fault::{Abort, FaultPolicy};
 use super::listener::{Listener, Service, Transport};
@@ -266,8 +266,39 @@ fn show_cluster(cluster: &Cluster) -> Value {
         "connectTimeout": show_duration(cluster.connect_timeout),
         "idleTimeout": cluster.idle_timeout.map(show_duration),
         "maxRequestsPerConnection": cluster.max_requests_per_connection,
-        "maxConnections": cluster.tcp.max_connections,
+        "limits": show_limits(&cluster.limits),
     })
+}
+
+/// Those that are set.
+fn show_limits(limits: &Limits) -> Value {
+    let numbers = [
+        ("maxConnections", limits.max_connections),
+        ("maxPending", limits.max_pending),
+        ("maxRequests", limits.max_requests),
+        ("maxRetries", limits.max_retries),
+        ("maxStreams", limits.max_streams),
+    ];
+    let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, json!(number?))));
+    let budget = limits.retry_budget.map(|budget| json!({ "percent": budget.percent, "least": budget.least }));
+    let pings = limits
+        .pings
+        .map(|pings| json!({ "interval": show_duration(pings.interval), "timeout": show_duration(pings.timeout) }));
+    let keepalive = limits.keepalive.map(|keepalive| {
+        json!({
+            "probes": keepalive.probes,
+            "time": keepalive.time.map(show_duration),
+            "interval": keepalive.interval.map(show_duration),
+        })
+    });
+    let others = [
+        ("retryBudget", budget),
+        ("maxAge", limits.max_age.map(|age| json!(show_duration(age)))),
+        ("keepalive", keepalive),
+        ("pings", pings),
+    ];
+    let others = others.into_iter().filter_map(|(name, shown)| Some((name, shown?)));
+    numbers.chain(others).map(|(name, shown)| (name.to_owned(), shown)).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn show_rewrite(path: &PathRewrite) -> Value {

@@ -6,13 +6,15 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::commons::Overflow;
 use crate::net::link::Link;
 use crate::net::proxy_protocol::Addresses;
-use crate::snapshot::cluster::{Cluster, ProxyHeader};
+use crate::snapshot::cluster::{Cluster, Keepalive, ProxyHeader};
 use crate::snapshot::tls::TlsClient;
 
 /// A connection as Pingora's HTTP/1 client session takes it.
@@ -34,6 +36,9 @@ pub(crate) enum ConnectError {
     Timeout,
     #[error("{0}")]
     Tls(Arc<str>),
+    /// The cluster has all the requests that it may have, or all that may wait for a connection.
+    #[error("overflow")]
+    Overflow { waiting: bool },
     /// The credential for TLS is missing.
     #[error("{0}")]
     Unavailable(Arc<str>),
@@ -44,7 +49,7 @@ impl ConnectError {
     pub(crate) fn transport_failure(&self) -> Option<&str> {
         match self {
             ConnectError::Failed(text) | ConnectError::Tls(text) | ConnectError::Unavailable(text) => Some(text),
-            ConnectError::Timeout => None,
+            ConnectError::Timeout | ConnectError::Overflow { .. } => None,
         }
     }
 
@@ -56,6 +61,12 @@ impl ConnectError {
 
     fn tls(text: impl std::fmt::Display) -> Self {
         ConnectError::Tls(format!("TLS_error: {text}").into())
+    }
+}
+
+impl From<Overflow> for ConnectError {
+    fn from(_: Overflow) -> Self {
+        ConnectError::Overflow { waiting: false }
     }
 }
 
@@ -116,6 +127,9 @@ pub(super) async fn open_tcp(
 async fn dial(address: SocketAddr, cluster: &Cluster, client: Option<Addresses>) -> Result<TcpStream, ConnectError> {
     let mut tcp = TcpStream::connect(address).await.map_err(|error| ConnectError::failed(&error))?;
     tcp.set_nodelay(true).map_err(|error| ConnectError::failed(&error))?;
+    if let Some(keepalive) = &cluster.limits.keepalive {
+        keep_alive(&tcp, keepalive).map_err(|error| ConnectError::failed(&error))?;
+    }
     if let (Some(version), Some(client)) = (cluster.proxy_header, client) {
         introduce(&mut tcp, version, client).await.map_err(|error| ConnectError::failed(&error))?;
     }
@@ -128,6 +142,20 @@ async fn introduce(tcp: &mut TcpStream, version: ProxyHeader, client: Addresses)
         ProxyHeader::V2 => client.to_binary()?,
     };
     tcp.write_all(&header).await
+}
+
+fn keep_alive(tcp: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
+    let mut settings = TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        settings = settings.with_time(time);
+    }
+    if let Some(interval) = keepalive.interval {
+        settings = settings.with_interval(interval);
+    }
+    if let Some(probes) = keepalive.probes {
+        settings = settings.with_retries(probes);
+    }
+    SockRef::from(tcp).set_tcp_keepalive(&settings)
 }
 
 fn server_name(name: &str) -> Result<ServerName<'static>, ConnectError> {

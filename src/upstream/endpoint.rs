@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
 use super::connect::{ClientConfigs, Stream};
 use super::multiplex::Multiplexer;
 use super::pool::Pool;
 use crate::net::proxy_protocol::Addresses;
-use crate::telemetry::metrics::ClusterMetrics;
+use crate::telemetry::metrics::{Active, ClusterMetrics};
 
 /// A client that sent no request for so long has its connections closed.
 const CLIENT_UNUSED: Duration = Duration::from_secs(10);
@@ -26,6 +29,7 @@ pub(crate) struct Endpoint {
     /// Requests under way from this worker, for all clients.
     active: Arc<AtomicUsize>,
     idle: Mutex<Pool<Stream>>,
+    connections: Arc<Connections>,
     pub(super) multiplexer: Arc<Multiplexer>,
 }
 
@@ -39,6 +43,7 @@ impl Endpoint {
             metrics,
             active: Arc::default(),
             idle: Mutex::default(),
+            connections: Arc::default(),
             multiplexer: Arc::default(),
         }
     }
@@ -67,6 +72,20 @@ impl Endpoint {
     /// The idle HTTP/1 connections. Never hold this over an await.
     pub(super) fn idle(&self) -> MutexGuard<'_, Pool<Stream>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// HTTP/1 connections of this worker.
+    pub(super) fn open(&self) -> usize {
+        self.connections.open.load(Ordering::Relaxed)
+    }
+
+    /// Ready when a connection can be used again or has gone.
+    pub(super) fn freed(&self) -> Notified<'_> {
+        self.connections.freed.notified()
+    }
+
+    pub(super) fn free_one(&self) {
+        self.connections.freed.notify_one();
     }
 
     pub(super) fn sweep(&self, now: Instant) {
@@ -101,6 +120,34 @@ impl OfClients {
             endpoint.sweep(now);
             now.saturating_duration_since(*last_use) < CLIENT_UNUSED
         });
+    }
+}
+
+/// The HTTP/1 connections of one worker to an endpoint.
+#[derive(Debug, Default)]
+struct Connections {
+    open: AtomicUsize,
+    freed: Notify,
+}
+
+/// One open HTTP/1 connection, counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct Open {
+    connections: Arc<Connections>,
+    _active: Active,
+}
+
+impl Open {
+    pub(super) fn new(endpoint: &Endpoint, active: Active) -> Self {
+        endpoint.connections.open.fetch_add(1, Ordering::Relaxed);
+        Open { connections: Arc::clone(&endpoint.connections), _active: active }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
+        self.connections.freed.notify_one();
     }
 }
 

@@ -2,6 +2,7 @@
 //! keyed by cluster and endpoint, and is pruned after each publish.
 
 mod balance;
+pub(crate) mod commons;
 pub(crate) mod connect;
 pub(crate) mod dns;
 mod endpoint;
@@ -26,10 +27,12 @@ use crate::snapshot::cluster::{Cluster, EndpointSource, WorkloadFacts};
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Active;
 
+use self::commons::{Common, Commons};
+pub(crate) use self::commons::{Overflow, Place};
 pub(crate) use self::connect::ConnectError;
 use self::connect::{Stream, Want};
 use self::dns::Resolver;
-use self::endpoint::Group;
+use self::endpoint::{Group, Open};
 pub(crate) use self::multiplex::StreamPermit;
 use self::multiplex::Target;
 use self::pool::Held;
@@ -38,6 +41,7 @@ use self::view::{Candidate, View};
 /// The clusters of one worker, as far as requests have asked for them.
 pub(crate) struct Upstreams {
     resolver: Resolver,
+    commons: Commons,
     telemetry: Arc<Telemetry>,
     live: Mutex<Live>,
 }
@@ -73,6 +77,9 @@ pub(crate) struct Wish<'a> {
 pub(crate) struct Pick {
     candidate: Candidate,
     cluster: Arc<Cluster>,
+    common: Option<Arc<Common>>,
+    /// The request's place among those that are counted.
+    place: Mutex<Option<Place>>,
     /// What belongs to the HTTP/1 connection in use.
     held: Mutex<Held>,
 }
@@ -83,6 +90,12 @@ pub(crate) enum Lease {
     Http1 { stream: Stream, reused: bool },
     /// Keep the permit as long as the stream.
     Http2 { sender: SendRequest<Bytes>, permit: StreamPermit, reused: bool },
+}
+
+/// How a request gets a connection where their number is limited.
+enum Slot {
+    Idle(Stream, Held),
+    New(Open),
 }
 
 /// A connection to an endpoint that carries what the client says, as it is.
@@ -103,8 +116,8 @@ pub(crate) enum TcpFailure {
 }
 
 impl Upstreams {
-    pub(crate) fn new(resolver: Resolver, telemetry: Arc<Telemetry>) -> Self {
-        Upstreams { resolver, telemetry, live: Mutex::default() }
+    pub(crate) fn new(resolver: Resolver, commons: Commons, telemetry: Arc<Telemetry>) -> Self {
+        Upstreams { resolver, commons, telemetry, live: Mutex::default() }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -117,7 +130,17 @@ impl Upstreams {
         let mut candidate = view.choose(wish, || fastrand::u32(..)).ok_or(NoEndpoint)?;
         candidate.keep_apart(cluster, wish.client);
         candidate.endpoint.begin_request();
-        Ok(Pick { candidate, cluster: Arc::clone(&view.cluster), held: Mutex::default() })
+        Ok(view.picked(candidate))
+    }
+
+    /// Before a request is tried again; what is given counts as a retry until it is dropped. `None`: they are not
+    /// limited.
+    pub(crate) fn begin_retry(&self, cluster: &Arc<Cluster>) -> Result<Option<Place>, Overflow> {
+        if !cluster.limits.limit_retries() {
+            return Ok(None);
+        }
+        let view = self.live().view(cluster, self);
+        view.common.as_ref().map(|common| common.begin_retry(&cluster.limits)).transpose()
     }
 
     /// The endpoint that a request's own authority names, where the cluster leaves it to that
@@ -132,12 +155,13 @@ impl Upstreams {
         let mut candidate = view.requested(authority, wish.tried).await.ok_or(NoEndpoint)?;
         candidate.keep_apart(cluster, wish.client);
         candidate.endpoint.begin_request();
-        Ok(Pick { candidate, cluster: Arc::clone(&view.cluster), held: Mutex::default() })
+        Ok(view.picked(candidate))
     }
 
     /// After a publish: forgets clusters, identities and endpoints that are gone. Their idle connections close now,
     /// the others when their requests end.
     pub(crate) fn retain(&self, snapshot: &Snapshot) {
+        self.commons.retain(snapshot);
         let mut live = self.live();
         let is_current = |cluster: &Arc<Cluster>| {
             snapshot.clusters.get(&cluster.name).is_some_and(|current| Arc::ptr_eq(current, cluster))
@@ -175,9 +199,16 @@ impl Live {
         let view = views.entry(Arc::as_ptr(cluster).addr()).or_insert_with(|| {
             let group = groups.entry((Arc::clone(&cluster.name), cluster.identity));
             let group = group.or_insert_with(|| Arc::new(Group::new(parts.telemetry.metrics.cluster(&cluster.name))));
-            Arc::new(View::new(Arc::clone(cluster), Arc::clone(group), &parts.resolver))
+            Arc::new(View::new(Arc::clone(cluster), Arc::clone(group), parts.commons.of(cluster), &parts.resolver))
         });
         Arc::clone(view)
+    }
+}
+
+impl View {
+    fn picked(&self, candidate: Candidate) -> Pick {
+        let (cluster, common) = (Arc::clone(&self.cluster), self.common.clone());
+        Pick { candidate, cluster, common, place: Mutex::default(), held: Mutex::default() }
     }
 }
 
@@ -193,16 +224,36 @@ impl Pick {
     /// A pooled connection or a new one. `authority` names the server where the cluster does not.
     pub(crate) async fn connect(&self, authority: &str, want: Want) -> Result<Lease, ConnectError> {
         let server_name = connect::server_name_of(&self.cluster, authority);
-        match want {
+        let lease = match want {
             Want::Http1 => self.connect_http1(server_name).await,
             Want::Http2 => self.connect_http2(server_name).await,
+        }?;
+        let Some(common) = &self.common else { return Ok(lease) };
+        match common.begin_request(&self.cluster.limits) {
+            Ok(place) => {
+                *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+                Ok(lease)
+            }
+            Err(overflow) => {
+                if let Lease::Http1 { stream, .. } = lease {
+                    let held = std::mem::take(&mut *self.held());
+                    self.rest(stream, held);
+                }
+                Err(overflow.into())
+            }
         }
+    }
+
+    /// Counts the request as waiting for a connection.
+    fn wait(&self) -> Result<Option<Place>, ConnectError> {
+        let place = self.common.as_ref().map(|common| common.begin_waiting(&self.cluster.limits)).transpose();
+        place.map_err(|Overflow| ConnectError::Overflow { waiting: true })
     }
 
     /// A connection of its own, without ALPN; no name is sent or verified unless the cluster says one.
     pub(crate) async fn connect_tcp(self) -> Result<TcpConnection, TcpFailure> {
         let endpoint = &self.candidate.endpoint;
-        let open = match self.cluster.tcp.max_connections {
+        let open = match self.cluster.limits.max_connections {
             Some(most) => endpoint.metrics.open_below(most).ok_or(TcpFailure::Overflow)?,
             None => endpoint.metrics.open(),
         };
@@ -218,13 +269,48 @@ impl Pick {
             *self.held() = held;
             return Ok(Lease::Http1 { stream, reused: true });
         }
+        let _waiting = self.wait()?;
+        let open = match self.cluster.limits.max_connections {
+            None => None,
+            Some(most) => match self.slot(server_name, most).await {
+                Slot::Idle(stream, held) => {
+                    *self.held() = held;
+                    return Ok(Lease::Http1 { stream, reused: true });
+                }
+                Slot::New(open) => Some(open),
+            },
+        };
         let to = (endpoint.address, endpoint.client);
         let link = connect::open(to, &self.cluster, server_name, &endpoint.configs, Want::Http1).await;
         let mut link = link.inspect_err(|_| endpoint.metrics.connect_failed())?;
         link.set_lazy();
         let server_name = server_name.map(Into::into);
-        *self.held() = Held { served: 0, server_name, _open: Some(endpoint.metrics.open()) };
+        let open = open.unwrap_or_else(|| Open::new(endpoint, endpoint.metrics.open()));
+        *self.held() = Held { served: 0, server_name, since: Some(Instant::now()), _open: Some(open) };
         Ok(Lease::Http1 { stream: Box::new(link), reused: false })
+    }
+
+    /// Waits until one of the cluster's `most` connections may be used. An endpoint without a connection of this worker
+    /// always gets one, because nobody would wake those who wait for it.
+    async fn slot(&self, server_name: Option<&str>, most: u32) -> Slot {
+        let endpoint = &self.candidate.endpoint;
+        loop {
+            let freed = endpoint.freed();
+            let mut freed = std::pin::pin!(freed);
+            freed.as_mut().enable();
+            if let Some((stream, held)) = endpoint.idle().take(server_name, Instant::now()) {
+                return Slot::Idle(stream, held);
+            }
+            // One that verified another name makes room.
+            endpoint.idle().evict();
+            if let Some(open) = endpoint.metrics.open_below(most) {
+                return Slot::New(Open::new(endpoint, open));
+            }
+            if endpoint.open() == 0 {
+                return Slot::New(Open::new(endpoint, endpoint.metrics.open()));
+            }
+            freed.await;
+        }
     }
 
     async fn connect_http2(&self, server_name: Option<&str>) -> Result<Lease, ConnectError> {
@@ -236,6 +322,10 @@ impl Pick {
             configs: Arc::clone(&endpoint.configs),
             metrics: endpoint.metrics.clone(),
         };
+        if let Some((sender, permit, reused)) = endpoint.multiplexer.place(server_name) {
+            return Ok(Lease::Http2 { sender, permit, reused });
+        }
+        let _waiting = self.wait()?;
         let (sender, permit, reused) = endpoint.multiplexer.lease(server_name, target).await?;
         Ok(Lease::Http2 { sender, permit, reused })
     }
@@ -247,10 +337,17 @@ impl Pick {
         held.served += 1;
         let limit = self.cluster.max_requests_per_connection;
         if limit == 0 || held.served < limit {
-            let expires = self.cluster.idle_timeout.map(|timeout| Instant::now() + timeout);
-            let endpoint = &self.candidate.endpoint;
-            endpoint.idle().put(stream, held, expires, endpoint.metrics.rest());
+            self.rest(stream, held);
         }
+    }
+
+    fn rest(&self, stream: Stream, held: Held) {
+        let idle = self.cluster.idle_timeout.map(|timeout| Instant::now() + timeout);
+        let too_old = held.since.zip(self.cluster.limits.max_age).map(|(since, most)| since + most);
+        let expires = idle.into_iter().chain(too_old).min();
+        let endpoint = &self.candidate.endpoint;
+        endpoint.idle().put(stream, held, expires, endpoint.metrics.rest());
+        endpoint.free_one();
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -278,7 +375,7 @@ mod tests {
 
     fn upstreams() -> Upstreams {
         let telemetry = Arc::new(Telemetry::new(SourceLabels::default()).unwrap());
-        Upstreams::new(Resolver::new(Handle::current()), telemetry)
+        Upstreams::new(Resolver::new(Handle::current()), Commons::default(), telemetry)
     }
 
     fn cluster(endpoints: EndpointSource, max_requests_per_connection: u32) -> Arc<Cluster> {
@@ -293,7 +390,7 @@ mod tests {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             max_requests_per_connection,
-            tcp: Default::default(),
+            limits: Default::default(),
             identity: 1,
         })
     }

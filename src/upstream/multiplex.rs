@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use h2::{Ping, PingPong};
 use tokio::sync::watch;
 
 use super::connect::{self, ClientConfigs, ConnectError, Want};
 use crate::base::task;
 use crate::net::proxy_protocol::Addresses;
-use crate::snapshot::cluster::Cluster;
+use crate::snapshot::cluster::{Cluster, Limits, Pings};
 use crate::telemetry::metrics::ClusterMetrics;
 
 /// What we let an endpoint send before we have read it, for one stream and for the connection.
@@ -47,6 +48,8 @@ struct Shared {
     streams: AtomicUsize,
     served: AtomicU32,
     max_served: u32,
+    limits: Limits,
+    since: Instant,
     idle_timeout: Option<Duration>,
     idle_since: Mutex<Instant>,
 }
@@ -69,11 +72,14 @@ impl Shared {
     }
 
     fn has_requests_left(&self) -> bool {
-        self.max_served == 0 || self.served.load(Ordering::Relaxed) < self.max_served
+        let too_old = self.limits.max_age.is_some_and(|most| self.since.elapsed() >= most);
+        !too_old && (self.max_served == 0 || self.served.load(Ordering::Relaxed) < self.max_served)
     }
 
     fn has_room(&self) -> bool {
-        self.streams.load(Ordering::Relaxed) < self.sender.current_max_send_streams()
+        let most = self.sender.current_max_send_streams();
+        let most = self.limits.max_streams.map_or(most, |limit| most.min(limit as usize));
+        self.streams.load(Ordering::Relaxed) < most
     }
 
     fn is_wanted(&self, now: Instant) -> bool {
@@ -94,6 +100,11 @@ pub(super) struct Target {
 }
 
 impl Multiplexer {
+    /// A place on a connection that is there.
+    pub(super) fn place(&self, server_name: Option<&str>) -> Option<(SendRequest<Bytes>, StreamPermit, bool)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).place(server_name)
+    }
+
     /// A place on a connection; `true` if the connection carried requests before.
     pub(super) async fn lease(
         self: &Arc<Self>,
@@ -174,10 +185,18 @@ async fn dial(target: &Target, server_name: Option<Box<str>>) -> Result<Shared, 
             .map_err(|error| ConnectError::Failed(error.to_string().into()))
     });
     let shaken = shaken.await.unwrap_or(Err(ConnectError::Timeout));
-    let (sender, connection) = shaken.inspect_err(|_| target.metrics.connect_failed())?;
+    let (sender, mut connection) = shaken.inspect_err(|_| target.metrics.connect_failed())?;
     let open = target.metrics.open();
+    let pings = cluster.limits.pings.and_then(|limits| Some((connection.ping_pong()?, limits)));
     task::spawn("http2 to endpoint", async move {
-        if let Err(error) = connection.await {
+        let ended = match pings {
+            Some((pings, limits)) => tokio::select! {
+                ended = connection => ended.map_err(|error| error.to_string()),
+                unanswered = keep_alive(pings, limits) => Err(unanswered),
+            },
+            None => connection.await.map_err(|error| error.to_string()),
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "connection to an endpoint ended");
         }
         drop(open);
@@ -188,7 +207,21 @@ async fn dial(target: &Target, server_name: Option<Box<str>>) -> Result<Shared, 
         streams: AtomicUsize::new(0),
         served: AtomicU32::new(0),
         max_served: cluster.max_requests_per_connection,
+        limits: cluster.limits,
+        since: Instant::now(),
         idle_timeout: cluster.idle_timeout,
         idle_since: Mutex::new(Instant::now()),
     })
+}
+
+/// Asks for a sign of life again and again; ready when none comes in time.
+async fn keep_alive(mut pings: PingPong, limits: Pings) -> String {
+    loop {
+        tokio::time::sleep(limits.interval).await;
+        match tokio::time::timeout(limits.timeout, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return "a ping was not answered".to_owned(),
+        }
+    }
 }

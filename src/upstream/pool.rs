@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::endpoint::Open;
 use crate::telemetry::metrics::Active;
 
 /// No endpoint needs more idle connections of one worker than this.
@@ -19,7 +20,9 @@ pub(super) struct Held {
     /// The name that TLS verified, where that depends on the request.
     pub server_name: Option<Box<str>>,
     /// Counts it as open.
-    pub _open: Option<Active>,
+    pub _open: Option<Open>,
+    /// When it was opened.
+    pub since: Option<Instant>,
 }
 
 /// The idle connections of one endpoint; the last in is the first out.
@@ -60,6 +63,13 @@ impl<S: AsyncRead + Unpin> Pool<S> {
         }
     }
 
+    /// Drops the one that waits longest.
+    pub(super) fn evict(&mut self) {
+        if !self.0.is_empty() {
+            self.0.remove(0);
+        }
+    }
+
     /// Drops what is too old or was closed by the endpoint.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.0.retain_mut(|idle| idle.is_usable(now));
@@ -94,7 +104,7 @@ mod tests {
     use crate::telemetry::requests::SourceLabels;
 
     fn named(name: Option<&str>, served: u32) -> Held {
-        Held { served, server_name: name.map(Into::into), _open: None }
+        Held { served, server_name: name.map(Into::into), ..Held::default() }
     }
 
     #[tokio::test]

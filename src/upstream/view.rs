@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::Wish;
 use super::balance::Weights;
+use super::commons::Common;
 use super::dns::{self, Resolver};
 use super::endpoint::{Endpoint, Group};
 use super::requested::Requested;
@@ -19,6 +20,8 @@ use crate::snapshot::cluster::{self, Balancing, Cluster, DnsName, EndpointSource
 pub(super) struct View {
     pub(super) cluster: Arc<Cluster>,
     group: Arc<Group>,
+    /// What all workers count together, if there is such.
+    pub(super) common: Option<Arc<Common>>,
     turn: AtomicUsize,
     source: Source,
 }
@@ -48,7 +51,12 @@ pub(super) struct Candidate {
 }
 
 impl View {
-    pub(super) fn new(cluster: Arc<Cluster>, group: Arc<Group>, resolver: &Resolver) -> Self {
+    pub(super) fn new(
+        cluster: Arc<Cluster>,
+        group: Arc<Group>,
+        common: Option<Arc<Common>>,
+        resolver: &Resolver,
+    ) -> Self {
         let source = match &cluster.endpoints {
             EndpointSource::Static(endpoints) => {
                 Source::Fixed(Arc::new(Candidates::new(&group, cluster.balancing, endpoints, Vec::new())))
@@ -64,7 +72,7 @@ impl View {
                 last: Mutex::default(),
             },
         };
-        View { cluster, group, turn: AtomicUsize::new(0), source }
+        View { cluster, group, common, turn: AtomicUsize::new(0), source }
     }
 
     /// The endpoint that the authority of a request names.

@@ -153,3 +153,54 @@ fn endpoints_are_told_the_client() {
     }
     assert_eq!(told.join().unwrap().as_slice(), expected);
 }
+
+#[test]
+fn requests_with_a_cookie_stay_at_one_endpoint() {
+    let (one, two) = (Backend::http1("one"), Backend::http1("two"));
+    let second = format!("  - address: {}\n    ports: {{ main: {} }}\n", two.address.ip(), two.address.port());
+    let gateway = TestGateway::with(
+        &[
+            http_gateway(),
+            service("web.test", one.address, "HTTP") + &second,
+            rule("web.test", "loadBalancer: { consistentHash: { httpCookie: { name: user, ttl: 60s, path: / } } }"),
+            route("web", "web.test", &all_to("web.test")),
+        ]
+        .concat(),
+    );
+    let first = gateway.get("web.test", "/");
+    let set = first.header("set-cookie");
+    assert!(set.starts_with("user=\"") && set.ends_with("\"; Max-Age=60; Path=/; HttpOnly"), "{set}");
+    let cookie = format!("cookie: {}", set.split_once(';').map_or("", |(pair, _)| pair));
+    for _ in 0..5 {
+        let again = gateway.curl("web.test", "/", &["-H", &cookie]);
+        assert_eq!((again.backend(), again.header("set-cookie")), (first.backend(), ""));
+    }
+    let chosen = |user: u32| gateway.curl("web.test", "/", &["-H", &format!("cookie: user={user}")]).backend();
+    let all: std::collections::BTreeSet<String> = (0..20).map(chosen).collect();
+    assert_eq!(all.len(), 2, "others go elsewhere");
+}
+
+#[test]
+fn a_full_cluster_refuses() {
+    let web = Backend::http1("web");
+    let gateway = TestGateway::with(
+        &[
+            http_gateway(),
+            service("web.test", web.address, "HTTP"),
+            rule("web.test", "connectionPool: { http: { http2MaxRequests: 1 } }"),
+            route("web", "web.test", &all_to("web.test")),
+        ]
+        .concat(),
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| gateway.curl("web.test", "/hang", &["-m", "2"]));
+        while web.requests() == 0 {
+            std::thread::yield_now();
+        }
+        let answer = gateway.get("web.test", "/");
+        assert_eq!((answer.status, answer.header("x-envoy-overloaded")), (503, "true"), "{answer:?}");
+        assert!(answer.body.ends_with("reset reason: overflow"), "{}", answer.body);
+    });
+    let line = gateway.access_record(|line| line["response_code"] == 503);
+    assert_eq!(line["response_flags"], "UO", "{line}");
+}

@@ -13,7 +13,7 @@ use super::super::services::ServiceSource;
 use super::super::work::Work;
 use super::scope::{Imported, Strangers};
 use crate::resource::networking::{Destination as Written, PortSelector};
-use crate::snapshot::cluster::{Balancing, Cluster, EndpointSource, ServiceFacts, TcpSettings, UpstreamProtocol};
+use crate::snapshot::cluster::{Balancing, Cluster, EndpointSource, Limits, ServiceFacts, UpstreamProtocol};
 use crate::snapshot::hash_policy::HashPolicy;
 use crate::snapshot::matcher::{PathMatch, RequestMatch};
 use crate::snapshot::retry::RetryPolicy;
@@ -86,7 +86,7 @@ fn special(work: &mut Work<'_>, name: &str, endpoints: EndpointSource) -> Cluste
         idle_timeout: Some(IDLE),
         max_requests_per_connection: 0,
         identity: 0,
-        tcp: TcpSettings::default(),
+        limits: Limits::default(),
     });
     work.clusters.insert(name, Some(made.clone()));
     ClusterReference::Known(made)

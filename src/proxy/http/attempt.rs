@@ -9,7 +9,7 @@ use std::task::Poll;
 use crate::net::link::Link;
 use crate::snapshot::cluster::{Cluster, EndpointSource, UpstreamProtocol};
 use crate::upstream::connect::Want;
-use crate::upstream::{Lease, Pick, Wish};
+use crate::upstream::{ConnectError, Lease, Pick, Wish};
 
 use super::client::Client;
 use super::clock::Clock;
@@ -69,7 +69,12 @@ impl Attempt<'_> {
             return Err(missed(Failure::Protocol));
         }
         let lease = self.patiently(pick.connect(self.outgoing.authority(), want)).await.map_err(missed)?;
-        let lease = lease.map_err(|failure| missed(Failure::Connect(failure)))?;
+        let lease = lease.map_err(|failure| {
+            if failure == (ConnectError::Overflow { waiting: true }) {
+                self.journal.upstream_host = None;
+            }
+            missed(Failure::Connect(failure))
+        })?;
         let (origin, reused) = self.send(lease).await.map_err(missed)?;
         let uploading = self.way.request.has_body;
         let Attempt { way, outgoing, client, journal, clock, body, taps, .. } = self;

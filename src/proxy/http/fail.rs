@@ -53,6 +53,8 @@ pub(super) struct Reply {
     pub location: Option<HeaderValue>,
     /// What a gRPC request is told, if it does not follow from `status`.
     pub grpc_status: Option<u8>,
+    /// Told as `x-envoy-overloaded`.
+    pub overloaded: bool,
     /// Why the endpoint could not be connected to.
     pub transport_failure: Option<Arc<str>>,
 }
@@ -170,6 +172,7 @@ impl Failure {
         match self {
             Failure::NoCluster => Some(Flag::NoClusterFound),
             Failure::NoEndpoint => Some(Flag::NoHealthyUpstream),
+            Failure::Connect(ConnectError::Overflow { .. }) => Some(Flag::UpstreamOverflow),
             Failure::Connect(_) => Some(Flag::UpstreamConnectionFailure),
             Failure::Terminated { .. } => Some(Flag::UpstreamConnectionTermination),
             Failure::Reset | Failure::Refused => Some(Flag::UpstreamRemoteReset),
@@ -195,6 +198,9 @@ impl Failure {
             Failure::Protocol => reset(StatusCode::BAD_GATEWAY, "protocol error", None, tries),
             Failure::Terminated { .. } => unavailable("connection termination", None, tries),
             Failure::Reset | Failure::Refused => unavailable("remote reset", None, tries),
+            Failure::Connect(ConnectError::Overflow { .. }) => {
+                Reply { overloaded: true, ..unavailable("overflow", None, tries) }
+            }
             Failure::Connect(ConnectError::Timeout) => unavailable("connection timeout", None, tries),
             Failure::Connect(failure) => connect_failure(failure, tries),
             Failure::ClientMalformed => Reply::new(StatusCode::BAD_REQUEST, "Bad Request", "http1.codec_error"),

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::snapshot::ProxyPolicy;
+use crate::snapshot::cluster::Cluster;
 use crate::snapshot::cors::Permit;
 use crate::snapshot::hash_policy::{self, HashFacts, HashPolicy};
 use crate::snapshot::route::{ClusterReference, Destination, Forward, RouteRule};
-use crate::telemetry::flags::Flag;
+use crate::upstream::{Overflow, Place};
 
 use super::attempt::{Attempt, Missed};
 use super::client::Client;
@@ -49,6 +50,8 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
     let mut clock = Clock::new(limit(way, journal), policy.and_then(|policy| policy.per_try_timeout), way.since);
     let mut body = Replay::new(way.request.has_body && policy.is_some_and(|policy| policy.conditions.need_body()));
     let mut taps = Taps::default();
+    // Counts this request as tried again.
+    let mut retrying = None;
     let mut tried: Vec<SocketAddr> = Vec::new();
     loop {
         journal.attempts += 1;
@@ -70,10 +73,9 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
                 let outcome =
                     Outcome::Answered { status, grpc_status: answer.grpc_status, headers: &answer.head.headers };
                 let verdict = retry::decide(policy, &outcome, tries, repetition(way, exchange.body));
-                if verdict == Verdict::Exhausted {
-                    exchange.journal.flags.set(Flag::UpstreamRetryLimitExceeded);
-                }
-                if matches!(verdict, Verdict::Final | Verdict::Exhausted) {
+                let verdict = admit(way, cluster, verdict, &mut retrying);
+                if !verdict.repeats() {
+                    verdict.flag().into_iter().for_each(|flag| exchange.journal.flags.set(flag));
                     exchange.answer(&pick, answer).await;
                     return Ok(());
                 }
@@ -82,10 +84,9 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
             }
             Err(Missed { failure, at }) => {
                 let verdict = retry::decide(policy, &Outcome::Failed(&failure), tries, repetition(way, attempt.body));
-                if verdict == Verdict::Exhausted {
-                    attempt.journal.flags.set(Flag::UpstreamRetryLimitExceeded);
-                }
-                if matches!(verdict, Verdict::Final | Verdict::Exhausted) {
+                let verdict = admit(way, cluster, verdict, &mut retrying);
+                if !verdict.repeats() {
+                    verdict.flag().into_iter().for_each(|flag| attempt.journal.flags.set(flag));
                     return Err(failure);
                 }
                 (verdict, at)
@@ -101,6 +102,21 @@ pub(super) async fn forward(way: &Way<'_>, client: &mut Client, journal: &mut Jo
         }
         body.rewind();
         clock.next_try();
+    }
+}
+
+/// What becomes of a verdict where the cluster limits how many requests are tried again at once.
+fn admit(way: &Way<'_>, cluster: &Arc<Cluster>, verdict: Verdict, retrying: &mut Option<Place>) -> Verdict {
+    *retrying = None;
+    if verdict != Verdict::Retry {
+        return verdict;
+    }
+    match way.visit.worker.upstreams.begin_retry(cluster) {
+        Ok(place) => {
+            *retrying = place;
+            verdict
+        }
+        Err(Overflow) => Verdict::Overflow,
     }
 }
 

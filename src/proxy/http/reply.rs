@@ -7,6 +7,7 @@ use super::client::{Broken, Client};
 use super::context::Journal;
 use super::fail::Reply;
 
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -54,6 +55,9 @@ fn head_of(reply: &Reply, is_grpc: bool) -> response::Parts {
     } else if !reply.body.is_empty() {
         headers.insert(header::CONTENT_LENGTH, reply.body.len().into());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    if reply.overloaded {
+        headers.insert(OVERLOADED, HeaderValue::from_static("true"));
     }
     if let Some(location) = &reply.location {
         headers.insert(header::LOCATION, location.clone());

@@ -5,6 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use crate::snapshot::retry::{RetryCondition, RetryPolicy};
+use crate::telemetry::flags::Flag;
+use crate::upstream::ConnectError;
 
 use super::fail::Failure;
 
@@ -34,6 +36,8 @@ pub(super) enum Verdict {
     Final,
     /// This is the answer, because no more tries are allowed (URX).
     Exhausted,
+    /// This is the answer, because the cluster has all the retries that it may have (UO).
+    Overflow,
     /// Again, after a pause.
     Retry,
     /// Again at once: the connection was closed while it was idle, and the request never seen.
@@ -53,6 +57,22 @@ pub(super) fn decide(policy: Option<&RetryPolicy>, outcome: &Outcome<'_>, tries:
         true if unseen => Verdict::Resend,
         false if wanted => Verdict::Exhausted,
         _ => Verdict::Final,
+    }
+}
+
+impl Verdict {
+    /// Whether there is another try.
+    pub(super) fn repeats(self) -> bool {
+        matches!(self, Verdict::Retry | Verdict::Resend)
+    }
+
+    /// What the access log says of a last try.
+    pub(super) fn flag(self) -> Option<Flag> {
+        match self {
+            Verdict::Exhausted => Some(Flag::UpstreamRetryLimitExceeded),
+            Verdict::Overflow => Some(Flag::UpstreamOverflow),
+            Verdict::Final | Verdict::Retry | Verdict::Resend => None,
+        }
     }
 }
 
@@ -98,6 +118,7 @@ fn wants_failure(policy: &RetryPolicy, failure: &Failure) -> bool {
     // What ends without an answer would become a 5xx.
     let reset = policy.conditions.any(&[ServerError, GatewayError, Reset]);
     match failure {
+        Failure::Connect(ConnectError::Overflow { .. }) => false,
         Failure::Connect(_) => reset || policy.conditions.any(&[ConnectFailure, ResetBeforeRequest]),
         Failure::Refused => reset || policy.conditions.contains(RefusedStream),
         Failure::Terminated { .. } | Failure::Reset | Failure::Protocol | Failure::TryTimeout => reset,

@@ -60,7 +60,7 @@ impl Setup {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             max_requests_per_connection: 0,
-            tcp: Default::default(),
+            limits: Default::default(),
             identity: 1,
         });
         let destination = Destination {
@@ -140,7 +140,7 @@ impl Gateway {
         let address = listener.local_addr().unwrap();
         let store = Arc::new(Store::new(Arc::new(setup.snapshot(address))));
         let telemetry = Arc::new(Telemetry::new(Default::default()).unwrap());
-        let worker = Arc::new(Worker::new(store, telemetry, Resolver::new(Handle::current())));
+        let worker = Arc::new(Worker::new(store, telemetry, Resolver::new(Handle::current()), Default::default()));
         let drain = Arc::new(DrainSignal::new());
         let gateway = Gateway { address, drain: Arc::clone(&drain), worker: Arc::clone(&worker) };
         tokio::spawn(async move {
