@@ -16,9 +16,7 @@ use super::work::Work;
 use crate::resource::codes;
 use crate::resource::meta::Labels;
 use crate::resource::networking::{Destination, H2UpgradePolicy, LoadBalancerSettings, ProxyProtocolVersion, SimpleLb};
-use crate::snapshot::cluster::{
-    Balancing, Cluster, EndpointSource, ProxyHeader, ServiceFacts, UpstreamProtocol,
-};
+use crate::snapshot::cluster::{Balancing, Cluster, EndpointSource, ProxyHeader, ServiceFacts, UpstreamProtocol};
 use crate::snapshot::route::ClusterReference;
 
 /// Upstream connections idle for this long are closed unless a rule says otherwise (Envoy's default).
