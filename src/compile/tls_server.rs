@@ -18,7 +18,7 @@ use crate::resource::codes;
 use crate::resource::core::Secret;
 use crate::resource::meta::Object;
 use crate::resource::networking::{Gateway, ServerTls, ServerTlsMode};
-use crate::snapshot::tls::{CertificateFacts, ServerTerms, TlsServer};
+use crate::snapshot::tls::{CertificateFacts, ClientRules, ServerTerms, TlsServer};
 
 /// Our own certificate in the mesh, by Istio's name for it.
 pub(super) const IDENTITY: &str = "builtin://";
@@ -81,7 +81,11 @@ fn try_build(
     let facts: Vec<_> =
         material.iter().filter_map(|(source, key)| certificates::facts(key.cert.first()?, source)).collect();
     tell_dates(work, &facts, gateway, path);
-    let verifies_clients = policy.as_ref().is_some_and(|policy| matches!(policy.check, Check::Everything { .. }));
+    let rules = policy.as_ref().map_or_else(ClientRules::default, |policy| ClientRules {
+        identity: work.memory.fingerprint(&(policy, &authorities)),
+        required: policy.required,
+        verified: matches!(policy.check, Check::Everything { .. }),
+    });
     let chains: Vec<&[CertificateDer<'_>]> = material.iter().map(|(_, key)| key.cert.as_slice()).collect();
     let server = (gateway.key(), path, inside, of_mesh);
     let fingerprint = work.memory.fingerprint(&(server, &parameters, chains, &policy, &authorities));
@@ -106,7 +110,7 @@ fn try_build(
         config,
         has_default_ciphers: parameters.has_default_ciphers(),
         certificates: facts,
-        verifies_clients,
+        clients: rules,
     })
 }
 

@@ -377,7 +377,7 @@ mod tests {
                     config,
                     has_default_ciphers: true,
                     certificates: Vec::new(),
-                    verifies_clients: false,
+                    clients: Default::default(),
                 };
                 let ready = TlsServer::Ready(Box::new(terms));
                 chains.insert(named(NAME), chain(Some(ready)));

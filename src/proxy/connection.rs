@@ -11,6 +11,7 @@ use crate::proxy::tls::cipher_name;
 use crate::snapshot::Snapshot;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{ConnectionFacts, FilterChain};
+use crate::snapshot::tls::{ClientRules, TlsServer};
 use crate::telemetry::record::{CertificateRecord, TlsRecord};
 
 /// The facts of one client connection. They outlive snapshots; what configuration decides is looked up by them.
@@ -40,6 +41,18 @@ pub(crate) struct TlsFacts {
     pub served: Option<Arc<Certificate>>,
     /// `None`: the client showed no certificate.
     pub client: Option<Arc<ClientFacts>>,
+    /// What clients were asked for then.
+    pub rules: ClientRules,
+}
+
+/// How a connection stands with the rules of now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Welcome,
+    /// It began under other rules for clients' certificates: it is served, but told to go.
+    Outdated,
+    /// A certificate is required by now, and nobody vouches for this client.
+    Unproven,
 }
 
 /// Who the client is, by its certificate. Where insecureSkipVerify is set nobody vouches for it.
@@ -51,6 +64,15 @@ pub(crate) struct ClientFacts {
 }
 
 impl TlsFacts {
+    fn standing(&self, now: ClientRules) -> Standing {
+        let is_proven = self.client.is_some() && self.rules.verified;
+        match now {
+            _ if now == self.rules || now.identity == 0 => Standing::Welcome,
+            _ if now.required && !is_proven => Standing::Unproven,
+            _ => Standing::Outdated,
+        }
+    }
+
     /// Envoy's word for the version; empty for one that is not offered.
     pub(crate) fn version_name(&self) -> &'static str {
         match self.version {
@@ -116,5 +138,42 @@ impl Connection {
             None => ConnectionFacts::plain(destination),
         };
         listener.chains.find(&facts).filter(|chain| chain.tls.is_some() == self.tls.is_some())
+    }
+
+    /// Whether the connection may go on under what `chain` asks of clients.
+    pub(crate) fn standing(&self, chain: &FilterChain) -> Standing {
+        match (&self.tls, &chain.tls) {
+            (Some(facts), Some(TlsServer::Ready(terms))) => facts.standing(terms.clients),
+            _ => Standing::Welcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_came_under_other_rules_is_told_to_go_or_not_served() {
+        let rules = |identity, required, verified| ClientRules { identity, required, verified };
+        let (none, mutual, optional) = (rules(0, false, false), rules(1, true, true), rules(2, false, true));
+        let (other, unverified) = (rules(3, true, true), rules(4, true, false));
+        for (began, shows, now, expected) in [
+            (none, false, none, Standing::Welcome),
+            (mutual, true, mutual, Standing::Welcome),
+            (mutual, true, none, Standing::Welcome),
+            (none, false, mutual, Standing::Unproven),
+            (none, false, optional, Standing::Outdated),
+            (optional, false, mutual, Standing::Unproven),
+            (optional, true, mutual, Standing::Outdated),
+            (mutual, true, other, Standing::Outdated),
+            (unverified, true, mutual, Standing::Unproven),
+        ] {
+            let element = HeaderValue::from_static("Hash=1");
+            let client = shows.then(|| Arc::new(ClientFacts { certificate: Certificate::default(), element }));
+            let (server_name, version) = (None, ProtocolVersion::TLSv1_3);
+            let facts = TlsFacts { server_name, version, cipher: None, served: None, client, rules: began };
+            assert_eq!(facts.standing(now), expected, "{began:?} {now:?}");
+        }
     }
 }

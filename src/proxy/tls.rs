@@ -58,6 +58,7 @@ pub(super) async fn shake_hands(
         cipher: session.negotiated_cipher_suite().map(|suite| suite.suite()),
         served,
         client,
+        rules: terms.clients,
     };
     Ok((stream, facts))
 }
@@ -85,7 +86,7 @@ fn served(terms: &ServerTerms, hello: &Hello) -> Option<Arc<Certificate>> {
 fn read_client(shown: &[u8], terms: &ServerTerms, served: Option<&Certificate>) -> io::Result<Arc<ClientFacts>> {
     let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "the client's certificate cannot be read");
     let certificate = Certificate::read(shown).ok_or_else(unreadable)?;
-    if terms.verifies_clients && !certificate.is_in_date(clock::now()) {
+    if terms.clients.verified && !certificate.is_in_date(clock::now()) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the client's certificate has expired"));
     }
     let element = HeaderValue::try_from(forwarded_element(&certificate, served)).map_err(|_| unreadable())?;

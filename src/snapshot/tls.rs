@@ -25,8 +25,18 @@ pub(crate) struct ServerTerms {
     pub has_default_ciphers: bool,
     /// What may be served, in the order of preference.
     pub certificates: Vec<CertificateFacts>,
-    /// Whether a client's certificate has to be in date, also when a session is resumed.
-    pub verifies_clients: bool,
+    pub clients: ClientRules,
+}
+
+/// What clients are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClientRules {
+    /// Another one where authorities, revocation lists, names or pins are others; 0: nothing is asked for.
+    pub identity: u128,
+    /// Whether a client without a certificate is refused.
+    pub required: bool,
+    /// Whether a certificate has to be vouched for and in date, also when a session is resumed.
+    pub verified: bool,
 }
 
 impl fmt::Debug for TlsServer {

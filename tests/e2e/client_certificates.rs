@@ -189,6 +189,41 @@ fn a_session_is_not_resumed_under_other_rules() {
     }
 }
 
+#[test]
+fn a_connection_does_not_go_on_under_other_rules() {
+    let web = Backend::http1("web");
+    let (server_authority, pki) = (Authority::new(), Pki::new(&["alice"]));
+    let server = server_authority.identity(&["web.test"]);
+    let gateway = start(&server, &pki.read("root.crt"), "", &web);
+    for (before, after, expected) in [("SIMPLE", "MUTUAL", 421), ("SIMPLE", "OPTIONAL_MUTUAL", 200)] {
+        gateway.write("gateway.yaml", &self::gateway(before, ""));
+        assert_eq!(gateway.reload_wait().0, 0);
+        let client = Arc::new(client(&server_authority, &pki, "alice", &rustls::version::TLS13));
+        let name = ServerName::try_from("web.test").unwrap();
+        let stream = crate::support::raw::connect(gateway.https());
+        let mut connection = StreamOwned::new(ClientConnection::new(client, name).unwrap(), stream);
+        let ask = |connection: &mut StreamOwned<_, _>, end: &str| {
+            connection.write_all(b"HEAD / HTTP/1.1\r\nhost: web.test\r\n\r\n").unwrap();
+            let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+            while !answer.ends_with(end.as_bytes()) {
+                match connection.read(&mut buffer).unwrap() {
+                    0 => break,
+                    read => answer.extend_from_slice(&buffer[..read]),
+                }
+            }
+            String::from_utf8(answer).unwrap().to_ascii_lowercase()
+        };
+        let answer = ask(&mut connection, "\r\n\r\n");
+        assert!(answer.starts_with("http/1.1 200") && !answer.contains("connection: close"), "{answer}");
+        gateway.write("gateway.yaml", &self::gateway(after, ""));
+        assert_eq!(gateway.reload_wait().0, 0);
+        // Its own end is the end of the connection.
+        let answer = ask(&mut connection, "never");
+        assert!(answer.starts_with(&format!("http/1.1 {expected}")), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+}
+
 fn client(
     server: &Authority,
     pki: &Pki,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::base::cidr::Cidr;
+use crate::proxy::connection::Standing;
 use crate::snapshot::headers::is_known_in_request;
 use crate::snapshot::listener::{ConnectionFacts, FilterChain};
 use crate::snapshot::path;
@@ -48,7 +49,11 @@ pub(super) fn admit(
     journal.is_grpc = headers::is_grpc(&request.headers);
     normalize(request, &snapshot.proxy, journal.is_grpc)?;
     let https = introduce(visit, &snapshot.proxy, request, journal);
-    let chain = visit.chain(snapshot).ok_or_else(Reply::not_found)?;
+    let chain = visit.chain(snapshot).map_err(|standing| match standing {
+        // On another connection the client can show who it is.
+        Standing::Unproven => Reply::misdirected(),
+        Standing::Welcome | Standing::Outdated => Reply::not_found(),
+    })?;
     find(visit, snapshot, &chain, request, journal, https)
 }
 

@@ -65,6 +65,10 @@ pub(super) async fn connection(link: Link, visit: Arc<Visit>) {
                 leaving = true;
                 connection.graceful_shutdown();
             }
+            () = visit.told_to_leave(), if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
             () = &mut alarm => {
                 if quiet.is_over(active.load(Ordering::Relaxed)) {
                     if leaving {

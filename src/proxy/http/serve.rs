@@ -26,19 +26,18 @@ pub(super) async fn serve(visit: &Visit, mut request: Request, mut journal: Jour
     let snapshot = visit.worker.store.load();
     let generation = snapshot.generation;
     let admitted = admit::admit(visit, &snapshot, &mut request, &mut journal);
-    let homeless = admitted.is_err() && visit.chain(&snapshot).is_none();
     // Rule and policy are all that is needed from here on: a long answer must not keep a replaced configuration alive.
     let proxy = Arc::clone(&snapshot.proxy);
     drop(snapshot);
+    if visit.leaves() {
+        client.announce_close();
+    }
     match admitted {
         Ok(rule) => {
             journal.rule = Some(rule.clone());
             act(visit, &proxy, &request, &rule, client, &mut journal).await;
         }
         Err(refused) => {
-            if homeless {
-                client.announce_close();
-            }
             answer(visit, &proxy, &request, client, &mut journal, &refused, |_, _| {}).await;
         }
     }
