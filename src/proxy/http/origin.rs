@@ -1,6 +1,6 @@
 //! What can be written to and read from the endpoint, whatever it speaks? The other half of `client`.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -197,6 +197,11 @@ impl Origin {
     pub(super) async fn into_idle(self) -> Option<Stream> {
         match self {
             Origin::Http1(mut origin) => {
+                // An endpoint that answered before it took all of the request may never take it: nobody waits for that.
+                let sent = Link::of(origin.session.stream()).and_then(|link| now(poll_fn(|cx| link.poll_drive(cx))));
+                if !matches!(sent, Some(Ok(()))) {
+                    return None;
+                }
                 origin.session.respect_keepalive();
                 origin.session.reuse().await
             }
@@ -318,5 +323,38 @@ fn of_h2(failure: &h2::Error) -> Failure {
         _ if failure.is_io() || failure.is_go_away() => Failure::Terminated { unseen: false },
         _ if failure.is_reset() && failure.is_remote() => Failure::Reset,
         _ => Failure::Protocol,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use socket2::SockRef;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_endpoint_that_answers_and_does_not_read() {
+        const BODY: usize = 60_000;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        SockRef::from(&near).set_send_buffer_size(4096).unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        let mut link = Link::client_plain(near);
+        link.set_lazy();
+        let head = Request::post("/").header("host", "a").header("content-length", BODY).body(()).unwrap();
+        let mut origin = Origin::http1(Box::new(link), head.into_parts().0, false).unwrap();
+        poll_fn(|cx| Poll::Ready(origin.push(cx, vec![b'u'; BODY].into()))).await.unwrap();
+        origin.finish(None).unwrap();
+        far.write_all(b"HTTP/1.1 503 Busy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        let answer = poll_fn(|cx| origin.poll_head(cx)).await.unwrap();
+        assert!(matches!(answer, OriginHead::Final { ends: true, .. }), "{answer:?}");
+        assert!(poll_fn(|cx| Poll::Ready(origin.poll_drive(cx).is_pending())).await, "some of the request is left");
+        let given_back = tokio::time::timeout(Duration::from_secs(2), origin.into_idle()).await;
+        assert!(given_back.expect("at once").is_none());
     }
 }
