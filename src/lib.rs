@@ -44,7 +44,7 @@
 //! saphyr_parser   <- source/yaml
 //! toml            <- source/limani_toml
 //! notify          <- control/watch.rs
-//! hyper           <- admin demo
+//! hyper           <- admin demo upstream/tunnel.rs
 //! reqwest         <- cli demo
 //! rcgen           <- demo
 //! anyhow          <- cli app demo

@@ -110,7 +110,8 @@ pub(super) fn of_destination_rule(object: &Object<DestinationRule>) -> Vec<Findi
 }
 
 fn note_policy(policy: &TrafficPolicy, path: &str, unused: &mut Unused) {
-    unused.note(policy.tunnel.is_some(), "tunnel", || format!("{path}.tunnel"));
+    let post = policy.tunnel.as_ref().is_some_and(|tunnel| tunnel.protocol == "POST");
+    unused.note(post, "a tunnel by POST", || format!("{path}.tunnel.protocol"));
     note_blocks(policy.load_balancer.as_ref(), policy.outlier_detection.as_ref(), policy.tls.as_ref(), path, unused);
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         note_blocks(

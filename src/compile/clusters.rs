@@ -1,6 +1,7 @@
 //! Which cluster does a destination mean, and how are its endpoints spoken to?
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,12 @@ use super::trail::{Answer, Question};
 use super::work::Work;
 use crate::resource::codes;
 use crate::resource::meta::Labels;
-use crate::resource::networking::{Destination, H2UpgradePolicy, LoadBalancerSettings, ProxyProtocolVersion, SimpleLb};
-use crate::snapshot::cluster::{Balancing, Cluster, EndpointSource, ProxyHeader, ServiceFacts, UpstreamProtocol};
+use crate::resource::networking::{
+    Destination, H2UpgradePolicy, LoadBalancerSettings, ProxyProtocolVersion, SimpleLb, TunnelSettings,
+};
+use crate::snapshot::cluster::{
+    Balancing, Cluster, EndpointSource, ProxyHeader, ServiceFacts, Tunnel, TunnelMethod, UpstreamProtocol,
+};
 use crate::snapshot::route::ClusterReference;
 
 /// Upstream connections idle for this long are closed unless a rule says otherwise (Envoy's default).
@@ -116,6 +121,7 @@ fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
         labels.insert("security.istio.io/tlsMode".into(), "istio".into());
         policy.tls = None;
         policy.proxy_protocol = None;
+        policy.tunnel = None;
     }
     let endpoints = select_endpoints(work, view, port, &labels, policy)?;
     if let (EndpointSource::Static(none), Some((object, subset))) = (&endpoints, chosen)
@@ -178,7 +184,8 @@ fn finish(
         ProxyProtocolVersion::V1 => ProxyHeader::V1,
         ProxyProtocolVersion::V2 => ProxyHeader::V2,
     });
-    (protocol as u8, fingerprint, proxy_header).hash(&mut identity);
+    let tunnel = policy.tunnel.map(tunnel);
+    (protocol as u8, fingerprint, proxy_header, &tunnel).hash(&mut identity);
     Cluster {
         name: name.clone(),
         service: ServiceFacts {
@@ -192,6 +199,7 @@ fn finish(
         balancing: balancing(policy.load_balancer),
         tls,
         proxy_header,
+        tunnel,
         connect_timeout: tcp
             .and_then(|tcp| tcp.connect_timeout)
             .map_or(work.index.settings.http.connect_timeout, |timeout| timeout.0),
@@ -213,6 +221,14 @@ fn balancing(settings: Option<&LoadBalancerSettings>) -> Balancing {
         SimpleLb::Random => Balancing::Random,
         _ => Balancing::LeastRequest,
     }
+}
+
+fn tunnel(written: &TunnelSettings) -> Box<Tunnel> {
+    let (host, port) = (&written.target_host, written.target_port);
+    let method = if written.protocol == "POST" { TunnelMethod::Post } else { TunnelMethod::Connect };
+    let is_v6 = host.parse::<Ipv6Addr>().is_ok();
+    let authority = if is_v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    Box::new(Tunnel { method, authority: authority.into() })
 }
 
 /// ServiceEntry.subjectAltNames, which are verified beside the request's host.

@@ -106,6 +106,11 @@ impl Link {
         Link { state: Mutex::new(state) }
     }
 
+    /// The next read begins with these bytes.
+    pub(crate) fn unread(&mut self, bytes: Bytes) {
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).stash = bytes;
+    }
+
     /// The link inside of a session's stream; `None` if the stream is something else.
     pub(crate) fn of(stream: &Stream) -> Option<&Link> {
         (**stream).as_any().downcast_ref::<Link>()

@@ -21,6 +21,8 @@ pub(crate) struct Cluster {
     pub tls: Option<TlsClient>,
     /// Each connection begins with whom it is for; connections of different clients are never shared then.
     pub proxy_header: Option<ProxyHeader>,
+    /// The endpoints are proxies; for connections that are not HTTP.
+    pub tunnel: Option<Box<Tunnel>>,
     pub connect_timeout: Duration,
     /// Idle connections are closed after this time; `None` keeps them.
     pub idle_timeout: Option<Duration>,
@@ -86,6 +88,21 @@ impl Limits {
     pub(crate) fn limit_retries(&self) -> bool {
         self.max_retries.is_some() || self.retry_budget.is_some()
     }
+}
+
+/// Istio trafficPolicy.tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tunnel {
+    pub method: TunnelMethod,
+    /// Host and port of the target.
+    pub authority: Box<str>,
+}
+
+/// How a proxy is asked for a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum TunnelMethod {
+    Connect,
+    Post,
 }
 
 /// Istio proxyProtocol: the header in front of everything, TLS included.

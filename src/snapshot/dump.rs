@@ -263,6 +263,7 @@ fn show_cluster(cluster: &Cluster) -> Value {
         "endpoints": endpoints,
         "tls": tls,
         "proxyProtocol": cluster.proxy_header.map(|header| header.to_string()),
+        "tunnel": cluster.tunnel.as_ref().map(|tunnel| &*tunnel.authority),
         "connectTimeout": show_duration(cluster.connect_timeout),
         "idleTimeout": cluster.idle_timeout.map(show_duration),
         "maxRequestsPerConnection": cluster.max_requests_per_connection,

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::commons::Overflow;
+use super::tunnel;
 use crate::net::link::Link;
 use crate::net::proxy_protocol::Addresses;
 use crate::snapshot::cluster::{Cluster, Keepalive, ProxyHeader};
@@ -109,18 +110,26 @@ pub(super) async fn open_tcp(
     client: Option<Addresses>,
 ) -> Result<Link, ConnectError> {
     let opened = tokio::time::timeout(cluster.connect_timeout, async {
-        let (config, name) = match &cluster.tls {
-            None => return dial(address, cluster, client).await.map(Link::client_plain),
-            Some(TlsClient::Unavailable { reason }) => return Err(ConnectError::Unavailable(reason.as_str().into())),
-            Some(TlsClient::Ready { config, sni: Some(sni), .. }) => (config, server_name(sni)?),
-            // An address is never sent as a server name.
-            Some(TlsClient::Ready { unnamed, sni: None, .. }) => (unnamed, ServerName::from(address.ip())),
-        };
-        let tcp = dial(address, cluster, client).await?;
-        let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::tls)?;
-        Ok(Link::client_tls(tls))
+        let link = open_link(address, cluster, client).await?;
+        match &cluster.tunnel {
+            Some(tunnel) => tunnel::through(link, tunnel).await,
+            None => Ok(link),
+        }
     });
     opened.await.unwrap_or(Err(ConnectError::Timeout))
+}
+
+async fn open_link(address: SocketAddr, cluster: &Cluster, client: Option<Addresses>) -> Result<Link, ConnectError> {
+    let (config, name) = match &cluster.tls {
+        None => return dial(address, cluster, client).await.map(Link::client_plain),
+        Some(TlsClient::Unavailable { reason }) => return Err(ConnectError::Unavailable(reason.as_str().into())),
+        Some(TlsClient::Ready { config, sni: Some(sni), .. }) => (config, server_name(sni)?),
+        // An address is never sent as a server name.
+        Some(TlsClient::Ready { unnamed, sni: None, .. }) => (unnamed, ServerName::from(address.ip())),
+    };
+    let tcp = dial(address, cluster, client).await?;
+    let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::tls)?;
+    Ok(Link::client_tls(tls))
 }
 
 /// Connects; `client` is told first, if the cluster wants that.

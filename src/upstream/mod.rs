@@ -10,6 +10,7 @@ mod multiplex;
 mod pool;
 mod requested;
 mod table;
+mod tunnel;
 mod view;
 
 use std::collections::{HashMap, HashSet};
@@ -387,6 +388,7 @@ mod tests {
             balancing: Balancing::RoundRobin,
             tls: None,
             proxy_header: None,
+            tunnel: None,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             max_requests_per_connection,

@@ -82,6 +82,7 @@ fn special(work: &mut Work<'_>, name: &str, endpoints: EndpointSource) -> Cluste
         balancing: Balancing::LeastRequest,
         tls: None,
         proxy_header: None,
+        tunnel: None,
         connect_timeout: work.index.settings.http.connect_timeout,
         idle_timeout: Some(IDLE),
         max_requests_per_connection: 0,

@@ -57,6 +57,7 @@ impl Setup {
             balancing: Balancing::RoundRobin,
             tls: None,
             proxy_header: None,
+            tunnel: None,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             max_requests_per_connection: 0,
