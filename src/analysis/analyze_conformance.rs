@@ -62,10 +62,11 @@ fn judge(case: &Case) -> Verdict {
     let analyzers: Vec<&Analyzer> = ANALYZERS.iter().filter(|analyzer| analyzer.name == case.kind).collect();
     if analyzers.is_empty() {
         let reason = LEFT_OUT.iter().find(|(start, _)| case.kind.starts_with(start));
-        return reason.map_or_else(
-            || Verdict::Failed(format!("there is no analyzer {}", case.kind)),
-            |(_, reason)| Verdict::Skipped((*reason).to_owned()),
-        );
+        let reason = reason.map(|(_, reason)| (*reason).to_owned());
+        return Verdict::Skipped(reason.unwrap_or_else(|| format!("there is no analyzer {}", case.kind)));
+    }
+    if let Some(file) = files(case).iter().find(|file| !file.is_file()) {
+        return Verdict::Skipped(format!("the case has no file {}", file.display()));
     }
     let expected = sorted(case.content["expected"].as_array().into_iter().flatten().map(message).collect());
     let found = sorted(ask(case, &analyzers));
@@ -87,17 +88,20 @@ fn sorted(mut messages: Vec<(String, String)>) -> Vec<(String, String)> {
     messages
 }
 
+fn files(case: &Case) -> Vec<PathBuf> {
+    let files = case.content["inputFiles"].as_array().into_iter().flatten();
+    files.map(|file| case.folder.join(file.as_str().unwrap_or_default())).collect()
+}
+
 fn ask(case: &Case, analyzers: &[&Analyzer]) -> Vec<(String, String)> {
     let service = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     fs::write(service.path(), INGRESS_SERVICE).unwrap();
-    let files = case.content["inputFiles"].as_array().into_iter().flatten();
-    let files = files.map(|file| case.folder.join(file.as_str().unwrap_or_default()));
     let mut settings = Settings::default();
     settings.gateway.default_namespace = String::new();
     if let Some(mesh) = case.content["meshConfigFile"].as_str() {
         read_mesh_file(&case.folder.join(mesh), &mut settings);
     }
-    settings.source.manifests = files.chain([PathBuf::from(service.path())]).collect();
+    settings.source.manifests = files(case).into_iter().chain([PathBuf::from(service.path())]).collect();
     let gathered = gather_manifests(settings, &mut Cache::default());
     let look = Look { view: View::Cluster, now: clock::now() };
     let places = Places::default();

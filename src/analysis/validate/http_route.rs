@@ -280,15 +280,24 @@ fn check_value(value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What follows `NAME%` or `NAME(arguments)%` or `NAME(arguments):length%`.
+/// What follows `NAME%` or `NAME(arguments)%`; arguments that begin with `[` are a list of strings.
 fn skip_operator(text: &str) -> Option<&str> {
     let name = text.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))?;
     let rest = text.get(name..).filter(|_| name > 0)?;
     let rest = match rest.strip_prefix('(') {
+        Some(arguments) if arguments.trim_start().starts_with('[') => skip_list(arguments.trim_start())?,
         Some(arguments) => arguments.split_once(')')?.1,
         None => rest,
     };
     rest.strip_prefix('%')
+}
+
+/// What follows `["a", "b"])`.
+fn skip_list(text: &str) -> Option<&str> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Vec<String>>();
+    let list = values.next()?.ok()?;
+    let rest = text.get(values.byte_offset()..).filter(|_| !list.is_empty())?;
+    rest.trim_start().strip_prefix(')')
 }
 
 /// Host is set by rewrite.authority or by a header operation, not by both.

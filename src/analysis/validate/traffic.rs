@@ -44,11 +44,17 @@ pub(super) fn check_retries(retries: &HttpRetry, at: At<'_>, faults: &mut Faults
         return;
     }
     for word in retries.retry_on.split(',') {
-        let is_status = word.parse::<u16>().is_ok_and(|status| (100..600).contains(&status));
+        let is_status = word.parse::<u16>().is_ok_and(is_known_status);
         if !is_status && !RETRY_WORDS.contains(&word) {
             faults.error(at.field("retryOn"), format!("`{word}` is no reason to retry"));
         }
     }
+}
+
+/// The statuses that have a name in Go's net/http; Istio takes no others here.
+fn is_known_status(status: u16) -> bool {
+    matches!(status, 100..=103 | 200..=208 | 226 | 300..=305 | 307 | 308 | 400..=418 | 421..=426 | 428 | 429 | 431 | 451)
+        || matches!(status, 500..=508 | 510 | 511)
 }
 
 pub(super) fn check_fault(fault: &HttpFaultInjection, at: At<'_>, faults: &mut Faults) {

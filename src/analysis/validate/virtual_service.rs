@@ -89,7 +89,7 @@ pub(super) fn check_gateway_name(name: &str, at: At<'_>, faults: &mut Faults) {
 pub(super) fn check_destination(destination: &Destination, at: At<'_>, faults: &mut Faults) {
     if destination.host == "*" {
         faults.error(at.field("host"), "the host * is no destination");
-    } else if !is_address(&destination.host) {
+    } else {
         faults.check(at.field("host"), check_wildcard_domain(&destination.host));
     }
     if !destination.subset.is_empty() && !is_dns_label(&destination.subset) {

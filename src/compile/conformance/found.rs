@@ -72,7 +72,7 @@ impl Found<'_> {
     /// The field in the case's words; `None` for what cannot be seen.
     fn field(&self, name: &str, wanted: &Value) -> Option<Value> {
         Some(match name {
-            "outcome" => self.outcome(wanted),
+            "outcome" => return self.outcome(wanted),
             "status" => match &self.explanation.outcome {
                 Outcome::Answered { status, .. } => json!(status),
                 _ => Value::Null,
@@ -115,15 +115,22 @@ impl Found<'_> {
         })
     }
 
-    fn outcome(&self, wanted: &Value) -> Value {
+    /// Istio's simulation tells kinds of broken connections apart; here each is closed, or answered 400 where a
+    /// server of plain HTTP reads TLS.
+    fn outcome(&self, wanted: &Value) -> Option<Value> {
         let word = match (&self.explanation.outcome, wanted.as_str()) {
+            (_, Some("ambiguous")) => return None,
+            (Outcome::Closed { .. }, Some(word @ ("tls-error" | "mtls-error" | "protocol-error"))) => word,
+            (Outcome::Answered { status: 400, .. }, Some(word @ ("tls-error" | "protocol-error"))) => word,
+            // The explanation is not asked with certificates.
+            (_, Some("mtls-error")) => return None,
             (_, Some("virtual-host-selected")) if self.host.is_some() => "virtual-host-selected",
             (Outcome::Forwarded(_) | Outcome::Connected { .. }, _) => "routed",
             (Outcome::Answered { .. }, _) => "http",
             (Outcome::Refused, _) => "connection-refused",
             (Outcome::Closed { .. }, _) => "connection-closed",
         };
-        json!(word)
+        Some(json!(word))
     }
 
     fn targets(&self) -> &[Target] {

