@@ -115,18 +115,20 @@ fn the_dashboard_asks_for_metrics_that_exist() {
 }
 
 #[test]
-fn the_readme_says_what_works() {
+fn the_pages_say_what_works() {
     let folder = shipped();
     let binary = Path::new(env!("CARGO_BIN_EXE_limani")).parent().expect("a folder of binaries");
     let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap_or_default());
-    let readme = fs::read_to_string(root().join("README.md")).expect("there is a README");
-    let mut tried = 0;
-    for block in readme.split("<!-- tested -->\n```bash\n").skip(1) {
-        let (script, _) = block.split_once("\n```").expect("the block ends");
-        let output =
-            Command::new("bash").args(["-ec", script]).current_dir(folder.path()).env("PATH", &path).output().unwrap();
-        assert!(output.status.success(), "{script}\n{}", told(&output));
-        tried += 1;
+    for page in ["README.md", "docs/from-istio.md"] {
+        let text = fs::read_to_string(root().join(page)).expect("the page is there");
+        let mut tried = 0;
+        for block in text.split("<!-- tested -->\n```bash\n").skip(1) {
+            let (script, _) = block.split_once("\n```").expect("the block ends");
+            let mut command = Command::new("bash");
+            let output = command.args(["-ec", script]).current_dir(folder.path()).env("PATH", &path).output().unwrap();
+            assert!(output.status.success(), "{page}: {script}\n{}", told(&output));
+            tried += 1;
+        }
+        assert!(tried > 0, "no block of {page} is marked as tested");
     }
-    assert!(tried > 0, "no block of the README is marked as tested");
 }
