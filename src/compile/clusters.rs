@@ -185,7 +185,8 @@ fn finish(
         ProxyProtocolVersion::V2 => ProxyHeader::V2,
     });
     let tunnel = policy.tunnel.map(tunnel);
-    (protocol as u8, fingerprint, proxy_header, &tunnel).hash(&mut identity);
+    let limits = limits::limits(policy, work.index.settings.mesh.tcp_keepalive.as_ref());
+    (protocol as u8, fingerprint, proxy_header, &tunnel, limits.keepalive, limits.pings).hash(&mut identity);
     Cluster {
         name: name.clone(),
         service: ServiceFacts {
@@ -207,7 +208,7 @@ fn finish(
         max_requests_per_connection: http
             .and_then(|http| u32::try_from(http.max_requests_per_connection).ok())
             .unwrap_or_default(),
-        limits: limits::limits(policy),
+        limits,
         identity: identity.finish(),
     }
 }

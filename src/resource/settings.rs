@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::finding::Location;
 use super::meta::Labels;
-use super::networking::{ConnectionPoolSettings, H2UpgradePolicy, HttpRetry, TlsProtocol};
+use super::networking::{ConnectionPoolSettings, H2UpgradePolicy, HttpRetry, TcpKeepalive, TlsProtocol};
 use crate::base::cidr::Cidr;
 
 /// The process settings. The parts marked *start* need a restart; the others follow a reload.
@@ -107,6 +107,8 @@ pub(crate) struct MeshDefaults {
     pub destination_rule_export_to: Vec<String>,
     /// defaultTrafficPolicy.connectionPool
     pub connection_pool: Option<ConnectionPoolSettings>,
+    /// tcpKeepalive, for connections to endpoints; a rule changes single numbers of it.
+    pub tcp_keepalive: Option<TcpKeepalive>,
     /// h2UpgradePolicy, for HTTP ports.
     pub h2_upgrade: H2UpgradePolicy,
     /// tlsDefaults.cipherSuites, for servers.

@@ -64,7 +64,7 @@ pub(crate) struct RetryBudget {
 }
 
 /// Istio connectionPool.tcp.tcpKeepalive; what is `None` is the system's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Keepalive {
     pub probes: Option<u32>,
     pub time: Option<Duration>,
@@ -72,7 +72,7 @@ pub(crate) struct Keepalive {
 }
 
 /// Istio connectionPool.http.http2KeepAlive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pings {
     pub interval: Duration,
     /// A connection without an answer for so long is closed.

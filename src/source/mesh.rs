@@ -11,7 +11,9 @@ use super::yaml;
 use crate::resource::codes;
 use crate::resource::finding::{Finding, Location};
 use crate::resource::meta::Origin;
-use crate::resource::networking::{ConnectionPoolSettings, GoDuration, H2UpgradePolicy, HttpRetry, TlsProtocol};
+use crate::resource::networking::{
+    ConnectionPoolSettings, GoDuration, H2UpgradePolicy, HttpRetry, TcpKeepalive, TlsProtocol,
+};
 use crate::resource::settings::{
     AccessLogFormat, ExtensionProvider, FileLog, FileLogFormat, ForwardClientCert, MeshDefaults, MeshMtls,
     OutboundMode, OwnHeaderSettings, PathNormalization, ProviderService, Settings,
@@ -33,6 +35,7 @@ struct MeshConfig {
     #[serde(rename = "meshMTLS")]
     mesh_mtls: TlsConfig,
     connect_timeout: Option<GoDuration>,
+    tcp_keepalive: Option<TcpKeepalive>,
     protocol_detection_timeout: Option<GoDuration>,
     outbound_traffic_policy: OutboundTrafficPolicy,
     enable_auto_mtls: Option<bool>,
@@ -112,7 +115,6 @@ const IDLE: &[&str] = &[
     "proxyListenPort",
     "serviceScopeConfigs",
     "serviceSettings",
-    "tcpKeepalive",
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -374,6 +376,7 @@ fn write(mesh: MeshConfig, written: &Written, settings: &mut Settings) {
         virtual_service_export_to: mesh.default_virtual_service_export_to,
         destination_rule_export_to: mesh.default_destination_rule_export_to,
         connection_pool: mesh.default_traffic_policy.connection_pool,
+        tcp_keepalive: mesh.tcp_keepalive,
         h2_upgrade: mesh.h2_upgrade_policy,
         cipher_suites: mesh.tls_defaults.cipher_suites,
         ecdh_curves: mesh.tls_defaults.ecdh_curves,
