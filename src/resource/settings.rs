@@ -123,18 +123,8 @@ pub(crate) struct MeshDefaults {
     pub http_retry: Option<HttpRetry>,
     /// defaultConfig.gatewayTopology.forwardClientCertDetails
     pub forward_client_cert: ForwardClientCert,
-    /// Empty means Istio's default, `cluster.local`.
-    pub trust_domain: String,
-    /// trustDomainAliases: other names of the trust domain.
-    pub trust_domain_aliases: Vec<String>,
     /// outboundTrafficPolicy.mode
     pub outbound: OutboundMode,
-    /// enableAutoMtls; absent means true.
-    pub auto_mtls: Option<bool>,
-    /// verifyCertificateAtClient; absent means true.
-    pub verify_certificate_at_client: Option<bool>,
-    /// protocolDetectionTimeout; absent or zero means that the first bytes are waited for as long as it takes.
-    pub protocol_detection_timeout: Option<Duration>,
     /// Whether sidecars are told to give ServiceEntries addresses (defaultConfig.proxyMetadata).
     pub allocates_addresses: bool,
 }

@@ -36,10 +36,7 @@ struct MeshConfig {
     mesh_mtls: TlsConfig,
     connect_timeout: Option<GoDuration>,
     tcp_keepalive: Option<TcpKeepalive>,
-    protocol_detection_timeout: Option<GoDuration>,
     outbound_traffic_policy: OutboundTrafficPolicy,
-    enable_auto_mtls: Option<bool>,
-    verify_certificate_at_client: Option<bool>,
     access_log_file: String,
     access_log_format: String,
     access_log_encoding: AccessLogEncoding,
@@ -47,8 +44,6 @@ struct MeshConfig {
     extension_providers: Vec<Provider>,
     default_providers: DefaultProviders,
     root_namespace: Option<String>,
-    trust_domain: String,
-    trust_domain_aliases: Vec<String>,
 }
 
 /// Fields that exist in Istio and do nothing here: what they steer is not part of this process, or not in force.
@@ -98,6 +93,7 @@ const IDLE: &[&str] = &[
     "defaultProviders.tracing",
     "discoverySelectors",
     "dnsRefreshRate",
+    "enableAutoMtls",
     "enableEnvoyAccessLogService",
     "enablePrometheusMerge",
     "enableTracing",
@@ -110,11 +106,15 @@ const IDLE: &[&str] = &[
     "localityLbSetting",
     "outboundClusterStatName",
     "outboundTrafficPolicy.egressProxy",
+    "protocolDetectionTimeout",
     "proxyHttpPort",
     "proxyInboundListenPort",
     "proxyListenPort",
     "serviceScopeConfigs",
     "serviceSettings",
+    "trustDomain",
+    "trustDomainAliases",
+    "verifyCertificateAtClient",
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -388,12 +388,7 @@ fn write(mesh: MeshConfig, written: &Written, settings: &mut Settings) {
         },
         http_retry: mesh.default_http_retry_policy,
         forward_client_cert: topology.forward_client_cert_details,
-        trust_domain: mesh.trust_domain,
-        trust_domain_aliases: mesh.trust_domain_aliases,
         outbound: mesh.outbound_traffic_policy.mode.unwrap_or_default(),
-        auto_mtls: mesh.enable_auto_mtls,
-        verify_certificate_at_client: mesh.verify_certificate_at_client,
-        protocol_detection_timeout: mesh.protocol_detection_timeout.map(|time| time.0),
         allocates_addresses: false,
     };
     write_headers(mesh.default_config.proxy_headers, &mut settings.http.own_headers);
