@@ -38,6 +38,10 @@ pub(crate) enum TemplatePart {
     /// `%START_TIME(format)%`; the default is RFC 3339 with milliseconds.
     StartTime(Option<Box<str>>),
     Hostname,
+    /// The port of the endpoint that answers.
+    UpstreamPort,
+    /// Of the body, which has not begun when headers are written: none.
+    BytesSent,
     UpstreamHost {
         port: bool,
     },
@@ -257,6 +261,12 @@ impl TemplatePart {
                 (Some(address), false) => put(text, address.ip()),
                 (None, _) => {}
             },
+            TemplatePart::UpstreamPort => {
+                if let Some(address) = facts.upstream_host {
+                    put(text, address.port());
+                }
+            }
+            TemplatePart::BytesSent => text.push(b'0'),
             TemplatePart::UpstreamCluster { raw } => {
                 if let Some(name) = facts.upstream_cluster {
                     put(text, format_args!("{name}{}", if *raw { "" } else { ";" }));
@@ -379,6 +389,7 @@ fn part(name: &str, argument: Option<&str>, at_most: Option<usize>) -> Result<Te
         ("HOSTNAME", None) => TemplatePart::Hostname,
         ("UPSTREAM_HOST" | "UPSTREAM_REMOTE_ADDRESS", None) => TemplatePart::UpstreamHost { port: true },
         ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", None) => TemplatePart::UpstreamHost { port: false },
+        ("UPSTREAM_REMOTE_PORT", None) => TemplatePart::UpstreamPort,
         ("UPSTREAM_CLUSTER", None) => TemplatePart::UpstreamCluster { raw: false },
         ("UPSTREAM_CLUSTER_RAW", None) => TemplatePart::UpstreamCluster { raw: true },
         ("UPSTREAM_REQUEST_ATTEMPT_COUNT", None) => TemplatePart::Attempts,
@@ -388,13 +399,16 @@ fn part(name: &str, argument: Option<&str>, at_most: Option<usize>) -> Result<Te
         ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", None) => address(Whose::DirectRemote, Shown::Whole),
         ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", None) => address(Whose::DirectRemote, Shown::Host),
         ("DOWNSTREAM_DIRECT_REMOTE_PORT", None) => address(Whose::DirectRemote, Shown::Port),
-        ("DOWNSTREAM_LOCAL_ADDRESS", None) => address(Whose::Local, Shown::Whole),
-        ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", None) => address(Whose::Local, Shown::Host),
-        ("DOWNSTREAM_LOCAL_PORT", None) => address(Whose::Local, Shown::Port),
+        ("DOWNSTREAM_LOCAL_ADDRESS" | "DOWNSTREAM_DIRECT_LOCAL_ADDRESS", None) => address(Whose::Local, Shown::Whole),
+        ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" | "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", None) => {
+            address(Whose::Local, Shown::Host)
+        }
+        ("DOWNSTREAM_LOCAL_PORT" | "DOWNSTREAM_DIRECT_LOCAL_PORT", None) => address(Whose::Local, Shown::Port),
         ("REQUESTED_SERVER_NAME", None) => TemplatePart::RequestedServerName,
         ("DOWNSTREAM_TLS_VERSION", None) => TemplatePart::TlsVersion,
         ("DOWNSTREAM_TLS_CIPHER", None) => TemplatePart::TlsCipher,
         ("RESPONSE_CODE_DETAILS", None) => TemplatePart::ResponseCodeDetails,
+        ("BYTES_SENT", None) => TemplatePart::BytesSent,
         ("BYTES_RECEIVED", None) => TemplatePart::BytesReceived,
         ("ROUTE_NAME", None) => TemplatePart::RouteName,
         _ => return known_elsewhere(name, argument),
@@ -442,29 +456,90 @@ fn header_source(names: &str, at_most: Option<usize>) -> Result<HeaderSource, St
 
 /// Operators of Envoy that have no value here; any other name is an error.
 fn known_elsewhere(name: &str, argument: Option<&str>) -> Result<TemplatePart, String> {
-    const PLAIN: [&str; 12] = [
-        "BYTES_SENT",
+    const PLAIN: &[&str] = &[
+        "ACCESS_LOG_TYPE",
         "CONNECTION_ID",
         "CONNECTION_TERMINATION_DETAILS",
+        "CUSTOM_FLAGS",
+        "DOWNSTREAM_DETECTED_CLOSE_TYPE",
+        "DOWNSTREAM_HEADER_BYTES_RECEIVED",
+        "DOWNSTREAM_HEADER_BYTES_SENT",
+        "DOWNSTREAM_LOCAL_CLOSE_REASON",
+        "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
+        "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
+        "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
+        "DOWNSTREAM_PEER_CHAIN_SERIALS",
+        "DOWNSTREAM_PEER_OTHERNAME_SAN",
+        "DOWNSTREAM_TLS_SESSION_ID",
+        "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
+        "DOWNSTREAM_WIRE_BYTES_RECEIVED",
+        "DOWNSTREAM_WIRE_BYTES_SENT",
         "DURATION",
+        "EMIT_TIME",
+        "FILTER_CHAIN_NAME",
         "GRPC_STATUS",
+        "GRPC_STATUS_NUMBER",
+        "LOCAL_REPLY_BODY",
         "REQUEST_DURATION",
+        "REQUEST_HEADERS_BYTES",
+        "REQUEST_TX_DURATION",
         "RESPONSE_DURATION",
         "RESPONSE_FLAGS_LONG",
+        "RESPONSE_HEADERS_BYTES",
+        "RESPONSE_TRAILERS_BYTES",
+        "RESPONSE_TX_DURATION",
+        "ROUNDTRIP_DURATION",
+        "STREAM_ID",
+        "TLS_JA3_FINGERPRINT",
+        "TLS_JA4_FINGERPRINT",
+        "TRACE_ID",
+        "UNIQUE_ID",
+        "UPSTREAM_CONNECTION_ID",
+        "UPSTREAM_CONNECTION_POOL_READY_DURATION",
+        "UPSTREAM_DETECTED_CLOSE_TYPE",
+        "UPSTREAM_HEADER_BYTES_RECEIVED",
+        "UPSTREAM_HEADER_BYTES_SENT",
+        "UPSTREAM_HOST_NAME",
+        "UPSTREAM_HOST_NAME_WITHOUT_PORT",
         "UPSTREAM_LOCAL_ADDRESS",
+        "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+        "UPSTREAM_LOCAL_CLOSE_REASON",
+        "UPSTREAM_LOCAL_DNS_SAN",
+        "UPSTREAM_LOCAL_IP_SAN",
+        "UPSTREAM_LOCAL_PORT",
+        "UPSTREAM_LOCAL_SUBJECT",
+        "UPSTREAM_LOCAL_URI_SAN",
+        "UPSTREAM_PEER_CERT",
+        "UPSTREAM_PEER_CERT_V_END",
+        "UPSTREAM_PEER_CERT_V_START",
+        "UPSTREAM_PEER_DNS_SAN",
+        "UPSTREAM_PEER_IP_SAN",
+        "UPSTREAM_PEER_ISSUER",
+        "UPSTREAM_PEER_SUBJECT",
+        "UPSTREAM_PEER_URI_SAN",
         "UPSTREAM_PROTOCOL",
+        "UPSTREAM_TLS_CIPHER",
+        "UPSTREAM_TLS_SESSION_ID",
         "UPSTREAM_TLS_VERSION",
         "UPSTREAM_TRANSPORT_FAILURE_REASON",
+        "UPSTREAM_WIRE_BYTES_RECEIVED",
+        "UPSTREAM_WIRE_BYTES_SENT",
+        "VIRTUAL_CLUSTER_NAME",
     ];
-    const WITH_ARGUMENT: [&str; 8] = [
+    const WITH_ARGUMENT: &[&str] = &[
+        "CLUSTER_METADATA",
+        "COMMON_DURATION",
         "DYNAMIC_METADATA",
+        "EMIT_TIME",
         "ENVIRONMENT",
         "FILTER_STATE",
         "GRPC_STATUS",
         "METADATA",
         "TRAILER",
+        "UPSTREAM_FILTER_STATE",
         "UPSTREAM_METADATA",
-        "CLUSTER_METADATA",
+        "UPSTREAM_PEER_CERT_V_END",
+        "UPSTREAM_PEER_CERT_V_START",
     ];
     let known = if argument.is_some() { WITH_ARGUMENT.contains(&name) } else { PLAIN.contains(&name) };
     if known { Ok(TemplatePart::Absent(name.into())) } else { Err(format!("`%{name}%` is no operator")) }
@@ -533,7 +608,9 @@ pub(crate) mod tests {
             ("a%START_TIME(-)%b", Some("a-b")),
             ("%START_TIME(%%)%", Some("%")),
             ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", Some("9.9.9.9")),
-            ("%RESPONSE_CODE_DETAILS% %BYTES_RECEIVED%", Some("via_upstream 5")),
+            ("%RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT%", Some("via_upstream 5 0")),
+            ("%DOWNSTREAM_DIRECT_LOCAL_ADDRESS% %DOWNSTREAM_DIRECT_LOCAL_PORT%", Some("127.0.0.1:80 80")),
+            ("%UPSTREAM_REMOTE_PORT%%UPSTREAM_TLS_CIPHER%%TRACE_ID%%EMIT_TIME(%s)%%GRPC_STATUS_NUMBER%", None),
             ("%DOWNSTREAM_PEER_SUBJECT%", None),
             ("%DOWNSTREAM_LOCAL_SUBJECT% %DOWNSTREAM_LOCAL_DNS_SAN%", Some("CN=own a.test,b.test")),
             ("%DOWNSTREAM_PEER_CERT_V_END(%Y)%", None),
