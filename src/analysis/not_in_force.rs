@@ -6,8 +6,8 @@ use crate::resource::codes;
 use crate::resource::finding::Finding;
 use crate::resource::meta::{Kind, Object};
 use crate::resource::networking::{
-    ClientTls, DestinationRule, Gateway, HttpMatchRequest, HttpRoute, LoadBalancerSettings, OutlierDetection,
-    ServiceEntry, SimpleLb, TrafficPolicy, VirtualService,
+    ClientTls, DestinationRule, Gateway, HttpMatchRequest, HttpRoute, LoadBalancerSettings, ServiceEntry, SimpleLb,
+    TrafficPolicy, VirtualService,
 };
 use crate::resource::telemetry::Telemetry;
 
@@ -112,11 +112,10 @@ pub(super) fn of_destination_rule(object: &Object<DestinationRule>) -> Vec<Findi
 fn note_policy(policy: &TrafficPolicy, path: &str, unused: &mut Unused) {
     let post = policy.tunnel.as_ref().is_some_and(|tunnel| tunnel.protocol == "POST");
     unused.note(post, "a tunnel by POST", || format!("{path}.tunnel.protocol"));
-    note_blocks(policy.load_balancer.as_ref(), policy.outlier_detection.as_ref(), policy.tls.as_ref(), path, unused);
+    note_blocks(policy.load_balancer.as_ref(), policy.tls.as_ref(), path, unused);
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         note_blocks(
             port.load_balancer.as_ref(),
-            port.outlier_detection.as_ref(),
             port.tls.as_ref(),
             &format!("{path}.portLevelSettings[{index}]"),
             unused,
@@ -124,17 +123,9 @@ fn note_policy(policy: &TrafficPolicy, path: &str, unused: &mut Unused) {
     }
 }
 
-fn note_blocks(
-    balancer: Option<&LoadBalancerSettings>,
-    outlier: Option<&OutlierDetection>,
-    tls: Option<&ClientTls>,
-    path: &str,
-    unused: &mut Unused,
-) {
-    unused.note(outlier.is_some(), "outlierDetection", || format!("{path}.outlierDetection"));
+fn note_blocks(balancer: Option<&LoadBalancerSettings>, tls: Option<&ClientTls>, path: &str, unused: &mut Unused) {
     if let Some(balancer) = balancer {
         let place = |field: &str| format!("{path}.loadBalancer.{field}");
-        unused.note(balancer.locality_lb_setting.is_some(), "localityLbSetting", || place("localityLbSetting"));
         unused.note(balancer.zone_aware_lb_setting.is_some(), "zoneAwareLbSetting", || place("zoneAwareLbSetting"));
         unused.note(balancer.warmup.is_some(), "warmup", || place("warmup"));
         unused.note(balancer.warmup_duration_secs.is_some(), "warmupDurationSecs", || place("warmupDurationSecs"));

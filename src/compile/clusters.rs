@@ -9,6 +9,7 @@ use super::destination_rules::{MergedRule, Policy};
 use super::endpoints;
 use super::hashing;
 use super::limits;
+use super::locality::Wanted;
 use super::protocol::Protocol;
 use super::services::{PortView, ServiceSource, ServiceView};
 use super::tls_client;
@@ -20,7 +21,7 @@ use crate::resource::networking::{
     Destination, H2UpgradePolicy, LoadBalancerSettings, ProxyProtocolVersion, SimpleLb, TunnelSettings,
 };
 use crate::snapshot::cluster::{
-    Balancing, Cluster, EndpointSource, ProxyHeader, ServiceFacts, Tunnel, TunnelMethod, UpstreamProtocol,
+    Balancing, Cluster, EndpointSource, Places, ProxyHeader, ServiceFacts, Tunnel, TunnelMethod, UpstreamProtocol,
 };
 use crate::snapshot::route::ClusterReference;
 
@@ -117,13 +118,14 @@ fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
     let mut labels = chosen.map(|(_, subset)| subset.labels.clone()).unwrap_or_default();
     let mut policy = rule.as_ref().map(|rule| rule.policy(port.number, chosen.map(|(_, s)| s))).unwrap_or_default();
     policy.connection_pool = policy.connection_pool.or(index.settings.mesh.connection_pool.as_ref());
+    policy.outlier = policy.outlier.or(index.settings.mesh.outlier.as_ref());
     if purpose == Purpose::MeshTls {
         labels.insert("security.istio.io/tlsMode".into(), "istio".into());
         policy.tls = None;
         policy.proxy_protocol = None;
         policy.tunnel = None;
     }
-    let endpoints = select_endpoints(work, view, port, &labels, policy)?;
+    let (endpoints, places) = select_endpoints(work, view, port, &labels, policy)?;
     if let (EndpointSource::Static(none), Some((object, subset))) = (&endpoints, chosen)
         && none.is_empty()
         && purpose == Purpose::Route
@@ -132,7 +134,8 @@ fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
         let message = format!("no endpoint of {host} has the labels of the subset `{}`", subset.name);
         work.problems.report(object, &codes::SUBSET_WITHOUT_ENDPOINTS, &format!("spec.subsets[{position}]"), message);
     }
-    Some(finish(work, name, view, port, policy, rule.as_ref(), endpoints))
+    let cluster = finish(work, name, view, port, policy, rule.as_ref(), endpoints);
+    Some(Cluster { places: places.map(Box::new), ..cluster })
 }
 
 fn select_endpoints(
@@ -141,17 +144,25 @@ fn select_endpoints(
     port: PortView<'_>,
     labels: &Labels,
     policy: Policy<'_>,
-) -> Option<EndpointSource> {
+) -> Option<(EndpointSource, Option<Places>)> {
     if policy.load_balancer.and_then(|lb| lb.simple) == Some(SimpleLb::Passthrough) {
         // A gateway has no original destination.
-        return Some(EndpointSource::Static(Vec::new()));
+        return Some((EndpointSource::Static(Vec::new()), None));
     }
     let found = endpoints::find(work, view, port);
     let selected = found.select(labels);
     let is_empty = matches!(&selected, EndpointSource::Static(none) if none.is_empty());
     // Istio has no cluster for a subset that none of the looked-up names belongs to.
     let is_void = is_empty && found.dns && !found.is_empty() && !labels.is_empty();
-    if is_void { None } else { Some(selected) }
+    if is_void {
+        return None;
+    }
+    let wanted = Wanted {
+        load_balancer: policy.load_balancer,
+        has_outlier: policy.outlier.is_some(),
+        prefers_close: view.prefers_close(),
+    };
+    Some((selected, found.places(labels, work.index.settings, wanted)))
 }
 
 fn finish(
@@ -209,6 +220,8 @@ fn finish(
             .and_then(|http| u32::try_from(http.max_requests_per_connection).ok())
             .unwrap_or_default(),
         limits,
+        outlier: policy.outlier.map(|written| Box::new(limits::outlier(written))),
+        places: None,
         identity: identity.finish(),
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::index::is_subset;
+use super::locality::{self, Placed, Wanted};
 use super::services::{PortView, ServiceSource, ServiceView};
 use super::work::Work;
 use crate::base::host::is_wildcard;
@@ -12,8 +13,8 @@ use crate::resource::codes;
 use crate::resource::core::{EndpointPort, EndpointSlice, Endpoints, ObjectReference, Service};
 use crate::resource::meta::{Kind, Labels, Object};
 use crate::resource::networking::{Resolution, ServiceEntry, WorkloadEntry};
-use crate::resource::settings::HostAddress;
-use crate::snapshot::cluster::{DnsName, Endpoint, EndpointSource, WorkloadFacts};
+use crate::resource::settings::{HostAddress, Settings};
+use crate::snapshot::cluster::{DnsName, Endpoint, EndpointSource, Places, WorkloadFacts};
 
 /// All endpoints of one port, not yet chosen by a subset's labels.
 #[derive(Default)]
@@ -35,6 +36,8 @@ struct Candidate {
     labels: Labels,
     namespace: String,
     workload: String,
+    /// `region/zone/subzone`; empty if nobody says.
+    locality: String,
 }
 
 impl Found {
@@ -56,6 +59,17 @@ impl Found {
 
     pub(super) fn is_empty(&self) -> bool {
         self.candidates.is_empty()
+    }
+
+    /// Where the endpoints with all of `labels` are, if that matters.
+    pub(super) fn places(&self, labels: &Labels, settings: &Settings, wanted: Wanted<'_>) -> Option<Places> {
+        let chosen = self.chosen(labels);
+        let placed = chosen.iter().map(|candidate| Placed {
+            locality: &candidate.locality,
+            labels: &candidate.labels,
+            weight: candidate.weight,
+        });
+        locality::places(settings, wanted, &placed.collect::<Vec<_>>())
     }
 
     /// One address and port counts once, with the first weight; it may stand there again with the labels of another
@@ -242,6 +256,7 @@ fn add_workload<T: Kind>(
     }
     let mut candidate = candidate(&entry.address, number, labels, &object.meta.namespace, workload);
     candidate.weight = entry.weight.max(1);
+    candidate.locality.clone_from(&entry.locality);
     found.add(candidate);
 }
 
@@ -261,6 +276,7 @@ fn candidate(address: &str, port: u16, labels: &Labels, namespace: &str, workloa
         labels: labels.clone(),
         namespace: namespace.to_owned(),
         workload: workload.to_owned(),
+        locality: String::new(),
     }
 }
 

@@ -102,7 +102,7 @@ fn apply(set: &mut ResourceSet, change: Change) {
             none(),
             json!({
                 "host": if version == 3 { "*.svc.cluster.local".to_owned() } else { format!("o{version}.default.svc.cluster.local") },
-                "trafficPolicy": { "loadBalancer": { "consistentHash": { "httpHeaderName": format!("x-{version}-{number}") } }, "connectionPool": { "http": { "maxRequestsPerConnection": number + 1 } }, "tls": { "mode": "SIMPLE", "credentialName": format!("o{version}") } },
+                "trafficPolicy": { "loadBalancer": { "consistentHash": { "httpHeaderName": format!("x-{version}-{number}") } }, "outlierDetection": { "consecutive5xxErrors": number + 1 }, "connectionPool": { "http": { "maxRequestsPerConnection": number + 1 } }, "tls": { "mode": "SIMPLE", "credentialName": format!("o{version}") } },
                 "subsets": [{ "name": "v1", "labels": { "version": format!("v{number}") } }],
             }),
         ),

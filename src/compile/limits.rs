@@ -1,12 +1,40 @@
-//! How much may a cluster be asked at once, and how are its connections kept? (Istio connectionPool, retryBudget.)
+//! How much may a cluster be asked at once, how are its connections kept, and which endpoints are left alone? (Istio
+//! connectionPool, retryBudget, outlierDetection.)
+
+use std::time::Duration;
 
 use super::destination_rules::Policy;
-use crate::resource::networking::TcpKeepalive;
-use crate::snapshot::cluster::{Keepalive, Limits, Pings, RetryBudget};
+use crate::resource::networking::{OutlierDetection, TcpKeepalive};
+use crate::snapshot::cluster::{Keepalive, Limits, OutlierPolicy, Pings, RetryBudget};
 
 /// Istio's numbers for a budget that names none.
 const BUDGET_PERCENT: f64 = 20.0;
 const BUDGET_LEAST: u32 = 3;
+
+/// Istio's and Envoy's numbers for outlierDetection.
+const FAILURES: u32 = 5;
+const INTERVAL: Duration = Duration::from_secs(10);
+const OUT: Duration = Duration::from_secs(30);
+const LONGEST_OUT: Duration = Duration::from_secs(300);
+const MAX_PERCENT: u32 = 10;
+
+/// When endpoints that fail get no requests for a while.
+pub(super) fn outlier(written: &OutlierDetection) -> OutlierPolicy {
+    let percent = |number: i32| u32::try_from(number).ok().filter(|percent| *percent > 0);
+    let base = written.base_ejection_time.map_or(OUT, |time| time.0);
+    OutlierPolicy {
+        server: written.consecutive_5xx_errors.unwrap_or(FAILURES),
+        gateway: written.consecutive_gateway_errors.unwrap_or_default(),
+        local: written.consecutive_local_origin_failures.unwrap_or(FAILURES),
+        split: written.split_external_local_origin_errors,
+        interval: written.interval.map_or(INTERVAL, |interval| interval.0),
+        base,
+        longest: LONGEST_OUT.max(base),
+        max_percent: percent(written.max_ejection_percent).unwrap_or(MAX_PERCENT).min(100),
+        min_health_percent: percent(written.min_health_percent).unwrap_or_default().min(100),
+        codes: written.outlier_detection_http_error_codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect(),
+    }
+}
 
 /// 0 is no limit. `mesh` is the mesh's tcpKeepalive.
 pub(super) fn limits(policy: Policy<'_>, mesh: Option<&TcpKeepalive>) -> Limits {

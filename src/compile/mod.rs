@@ -21,6 +21,7 @@ mod index;
 mod layer4;
 mod limits;
 mod listeners;
+mod locality;
 mod matches;
 mod memory;
 mod mirrors;

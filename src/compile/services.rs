@@ -55,6 +55,17 @@ impl<'a> ServiceView<'a> {
         }
     }
 
+    /// Whether its clients are to use near endpoints.
+    pub(super) fn prefers_close(&self) -> bool {
+        let annotations = match &self.source {
+            ServiceSource::Kubernetes(service) => Some(&service.meta.annotations),
+            ServiceSource::Entries(entries) => entries.first().map(|entry| &entry.meta.annotations),
+            ServiceSource::Named(_) => None,
+        };
+        let word = annotations.and_then(|annotations| annotations.get("networking.istio.io/traffic-distribution"));
+        word.is_some_and(|word| word == "PreferClose" || word == "PreferSameZone")
+    }
+
     /// Whether it belongs to the mesh (ServiceEntry.location); what only the settings know does not.
     pub(super) fn is_in_mesh(&self) -> bool {
         match &self.source {

@@ -9,7 +9,9 @@ use serde::Deserialize;
 
 use super::finding::Location;
 use super::meta::Labels;
-use super::networking::{ConnectionPoolSettings, H2UpgradePolicy, HttpRetry, TcpKeepalive, TlsProtocol};
+use super::networking::{
+    ConnectionPoolSettings, H2UpgradePolicy, HttpRetry, LocalityLbSetting, OutlierDetection, TcpKeepalive, TlsProtocol,
+};
 use crate::base::cidr::Cidr;
 
 /// The process settings. The parts marked *start* need a restart; the others follow a reload.
@@ -48,6 +50,8 @@ pub(crate) struct GatewaySettings {
     pub cluster_domain: String,
     /// Istio's `source_cluster`. Default `Kubernetes`.
     pub cluster: String,
+    /// Our place, `region/zone/subzone`; empty: places do not matter.
+    pub locality: String,
 }
 
 /// `[identity]`: the files with our own certificate in the mesh, relative to the settings file. ISTIO_MUTUAL and
@@ -109,6 +113,10 @@ pub(crate) struct MeshDefaults {
     pub connection_pool: Option<ConnectionPoolSettings>,
     /// tcpKeepalive, for connections to endpoints; a rule changes single numbers of it.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// defaultTrafficPolicy.outlierDetection
+    pub outlier: Option<OutlierDetection>,
+    /// localityLbSetting
+    pub locality_lb: Option<LocalityLbSetting>,
     /// h2UpgradePolicy, for HTTP ports.
     pub h2_upgrade: H2UpgradePolicy,
     /// tlsDefaults.cipherSuites, for servers.
@@ -345,6 +353,7 @@ impl Default for Settings {
                 root_namespace: "istio-system".into(),
                 cluster_domain: "cluster.local".into(),
                 cluster: "Kubernetes".into(),
+                locality: String::new(),
             },
             identity: IdentitySettings::default(),
             listen: ListenSettings { address: anywhere, ports: BTreeMap::new(), proxy_protocol: false },

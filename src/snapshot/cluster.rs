@@ -29,6 +29,10 @@ pub(crate) struct Cluster {
     /// Requests that one connection may carry; 0 is no limit (Istio maxRequestsPerConnection).
     pub max_requests_per_connection: u32,
     pub limits: Limits,
+    /// `None`: endpoints that fail stay in use.
+    pub outlier: Option<Box<OutlierPolicy>>,
+    /// `None`: the places of endpoints do not matter.
+    pub places: Option<Box<Places>>,
     /// Changes whenever a connection opened for the old value must not carry requests of the new one: TLS, protocol.
     pub identity: u64,
 }
@@ -77,6 +81,45 @@ pub(crate) struct Pings {
     pub interval: Duration,
     /// A connection without an answer for so long is closed.
     pub timeout: Duration,
+}
+
+/// Istio outlierDetection; a number of 0 is no limit.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct OutlierPolicy {
+    /// Answers 5xx in a row.
+    pub server: u32,
+    /// Answers 502, 503 and 504 in a row.
+    pub gateway: u32,
+    /// Failures to reach the endpoint in a row, if they are counted apart.
+    pub local: u32,
+    pub split: bool,
+    pub interval: Duration,
+    /// How long an endpoint is out the first time.
+    pub base: Duration,
+    pub longest: Duration,
+    /// So many of the endpoints may be out.
+    pub max_percent: u32,
+    /// With fewer healthy ones all are used.
+    pub min_health_percent: u32,
+    /// The answers that count as errors; empty: 5xx.
+    pub codes: Box<[u16]>,
+}
+
+/// Istio localityLbSetting, as it comes out for each endpoint or name in its order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    pub spots: Vec<Spot>,
+    /// The weights of places; empty if all are alike.
+    pub shares: Vec<u64>,
+}
+
+/// Where one endpoint is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spot {
+    /// How far it is; others take over when nearer ones are ill.
+    pub level: u32,
+    /// An index of [`Places::shares`].
+    pub place: usize,
 }
 
 impl Limits {

@@ -268,6 +268,8 @@ fn show_cluster(cluster: &Cluster) -> Value {
         "idleTimeout": cluster.idle_timeout.map(show_duration),
         "maxRequestsPerConnection": cluster.max_requests_per_connection,
         "limits": show_limits(&cluster.limits),
+        "outlierDetection": cluster.outlier.as_ref().map(|policy| format!("{policy:?}")),
+        "places": cluster.places.as_ref().map(|places| format!("{places:?}")),
     })
 }
 

@@ -12,7 +12,8 @@ use crate::resource::codes;
 use crate::resource::finding::{Finding, Location};
 use crate::resource::meta::Origin;
 use crate::resource::networking::{
-    ConnectionPoolSettings, GoDuration, H2UpgradePolicy, HttpRetry, TcpKeepalive, TlsProtocol,
+    ConnectionPoolSettings, GoDuration, H2UpgradePolicy, HttpRetry, LocalityLbSetting, OutlierDetection, TcpKeepalive,
+    TlsProtocol,
 };
 use crate::resource::settings::{
     AccessLogFormat, ExtensionProvider, FileLog, FileLogFormat, ForwardClientCert, MeshDefaults, MeshMtls,
@@ -29,6 +30,7 @@ struct MeshConfig {
     default_virtual_service_export_to: Vec<String>,
     default_destination_rule_export_to: Vec<String>,
     default_traffic_policy: DefaultTrafficPolicy,
+    locality_lb_setting: Option<LocalityLbSetting>,
     default_http_retry_policy: Option<HttpRetry>,
     h2_upgrade_policy: H2UpgradePolicy,
     tls_defaults: TlsConfig,
@@ -103,7 +105,6 @@ const IDLE: &[&str] = &[
     "ingressControllerMode",
     "ingressSelector",
     "ingressService",
-    "localityLbSetting",
     "outboundClusterStatName",
     "outboundTrafficPolicy.egressProxy",
     "protocolDetectionTimeout",
@@ -121,6 +122,7 @@ const IDLE: &[&str] = &[
 #[serde(default, rename_all = "camelCase")]
 struct DefaultTrafficPolicy {
     connection_pool: Option<ConnectionPoolSettings>,
+    outlier_detection: Option<OutlierDetection>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -377,6 +379,8 @@ fn write(mesh: MeshConfig, written: &Written, settings: &mut Settings) {
         destination_rule_export_to: mesh.default_destination_rule_export_to,
         connection_pool: mesh.default_traffic_policy.connection_pool,
         tcp_keepalive: mesh.tcp_keepalive,
+        outlier: mesh.default_traffic_policy.outlier_detection,
+        locality_lb: mesh.locality_lb_setting,
         h2_upgrade: mesh.h2_upgrade_policy,
         cipher_suites: mesh.tls_defaults.cipher_suites,
         ecdh_curves: mesh.tls_defaults.ecdh_curves,

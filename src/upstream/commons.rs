@@ -1,11 +1,15 @@
-//! What do all workers know together of a cluster? How much is under way, as far as a rule limits it.
+//! What do all workers know together of a cluster? How much is under way, as far as a rule limits it, and
+//! which endpoints are out.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use super::outlier::{Detector, Report};
 use crate::snapshot::Snapshot;
-use crate::snapshot::cluster::{Cluster, Limits};
+use crate::snapshot::cluster::{Cluster, Limits, OutlierPolicy};
 
 /// The clusters whose rules count something across workers. Clones share everything.
 #[derive(Clone, Default)]
@@ -17,6 +21,11 @@ pub(super) struct Common {
     requests: Arc<AtomicU32>,
     pending: Arc<AtomicU32>,
     retries: Arc<AtomicU32>,
+    detector: Mutex<Detector>,
+    /// How many endpoints the cluster has.
+    endpoints: AtomicUsize,
+    /// Grows whenever an endpoint is put out or comes back.
+    changes: AtomicU64,
 }
 
 /// One unit of what is counted, until it is dropped.
@@ -41,7 +50,7 @@ impl Commons {
 
     /// `None`: nothing is counted across workers.
     pub(super) fn of(&self, cluster: &Cluster) -> Option<Arc<Common>> {
-        let is_shared = cluster.limits.are_counted();
+        let is_shared = cluster.limits.are_counted() || cluster.outlier.is_some();
         is_shared.then(|| Arc::clone(self.all().entry(Arc::clone(&cluster.name)).or_default()))
     }
 
@@ -52,6 +61,34 @@ impl Commons {
 }
 
 impl Common {
+    fn detector(&self) -> MutexGuard<'_, Detector> {
+        self.detector.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of what came of a try.
+    pub(super) fn report(&self, policy: &OutlierPolicy, address: SocketAddr, report: Report) {
+        let all = self.endpoints.load(Ordering::Relaxed);
+        if self.detector().report(policy, address, all, report, Instant::now()) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Lets those come back that were out long enough, and tells whether something has changed since `seen`.
+    pub(super) fn changes(&self, policy: &OutlierPolicy) -> u64 {
+        if self.detector().look(policy, Instant::now()) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Those that are out, of the endpoints that the cluster has now.
+    pub(super) fn out(&self, all: &HashSet<SocketAddr>) -> HashSet<SocketAddr> {
+        self.endpoints.store(all.len(), Ordering::Relaxed);
+        let mut detector = self.detector();
+        detector.retain(all);
+        detector.out()
+    }
+
     /// Before a request goes to an endpoint.
     pub(super) fn begin_request(&self, limits: &Limits) -> Result<Place, Overflow> {
         take(&self.requests, limits.max_requests)

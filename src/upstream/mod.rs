@@ -7,6 +7,8 @@ pub(crate) mod connect;
 pub(crate) mod dns;
 mod endpoint;
 mod multiplex;
+mod outlier;
+mod plan;
 mod pool;
 mod requested;
 mod table;
@@ -36,6 +38,7 @@ use self::dns::Resolver;
 use self::endpoint::{Group, Open};
 pub(crate) use self::multiplex::StreamPermit;
 use self::multiplex::Target;
+pub(crate) use self::outlier::Report;
 use self::pool::Held;
 use self::view::{Candidate, View};
 
@@ -222,6 +225,13 @@ impl Pick {
         &self.candidate.workload
     }
 
+    /// Tells what came of the try, where endpoints that fail are left alone.
+    pub(crate) fn report(&self, report: Report) {
+        if let (Some(policy), Some(common)) = (&self.cluster.outlier, &self.common) {
+            common.report(policy, self.candidate.endpoint.address, report);
+        }
+    }
+
     /// A pooled connection or a new one. `authority` names the server where the cluster does not.
     pub(crate) async fn connect(&self, authority: &str, want: Want) -> Result<Lease, ConnectError> {
         let server_name = connect::server_name_of(&self.cluster, authority);
@@ -259,7 +269,13 @@ impl Pick {
             None => endpoint.metrics.open(),
         };
         let link = connect::open_tcp(endpoint.address, &self.cluster, endpoint.client).await;
-        let link = link.inspect_err(|_| endpoint.metrics.connect_failed())?;
+        let link = link.inspect_err(|_| endpoint.metrics.connect_failed());
+        self.report(match &link {
+            Ok(_) => Report::Connected,
+            Err(ConnectError::Timeout) => Report::TimedOut,
+            Err(_) => Report::Failed,
+        });
+        let link = link?;
         Ok(TcpConnection { link, _pick: self, _open: open })
     }
 
@@ -393,6 +409,8 @@ mod tests {
             idle_timeout: None,
             max_requests_per_connection,
             limits: Default::default(),
+            outlier: None,
+            places: None,
             identity: 1,
         })
     }

@@ -11,6 +11,7 @@ use super::balance::Weights;
 use super::commons::Common;
 use super::dns::{self, Resolver};
 use super::endpoint::{Endpoint, Group};
+use super::plan::{Member, plan};
 use super::requested::Requested;
 use super::table::Table;
 use crate::net::proxy_protocol::Addresses;
@@ -27,20 +28,34 @@ pub(super) struct View {
 }
 
 enum Source {
+    /// Nothing ever changes.
     Fixed(Arc<Candidates>),
-    Resolved { names: Vec<(DnsName, Arc<dns::Addresses>)>, logical: bool, last: Mutex<Arc<Candidates>> },
+    /// Endpoints come and go, or are put out.
+    Changing {
+        names: Vec<(DnsName, Arc<dns::Addresses>)>,
+        last: Mutex<Option<Arc<Candidates>>>,
+    },
     Requested(Requested),
 }
 
-/// The endpoints that a request may get.
+/// The endpoints that a request may get, in groups that one choice is made among.
 #[derive(Default)]
 struct Candidates {
+    pools: Vec<Pool>,
+    /// The sum of their shares.
+    total: u64,
+    /// What the names resolved to when this was made.
+    seen: Vec<Arc<Vec<IpAddr>>>,
+    /// Which change of the endpoints' health was the last.
+    changes: u64,
+}
+
+struct Pool {
+    share: u64,
     list: Vec<Candidate>,
     weights: Weights,
     /// Where the cluster hashes.
     table: Option<Table>,
-    /// What the names resolved to when this list was made.
-    seen: Vec<Arc<Vec<IpAddr>>>,
 }
 
 /// One endpoint as the cluster describes it.
@@ -57,20 +72,23 @@ impl View {
         common: Option<Arc<Common>>,
         resolver: &Resolver,
     ) -> Self {
+        let changing = |names| Source::Changing { names, last: Mutex::default() };
         let source = match &cluster.endpoints {
-            EndpointSource::Static(endpoints) => {
-                Source::Fixed(Arc::new(Candidates::new(&group, cluster.balancing, endpoints, Vec::new())))
-            }
-            EndpointSource::Original => Source::Fixed(Arc::new(Candidates::default())),
+            EndpointSource::Static(_) if cluster.outlier.is_some() => changing(Vec::new()),
+            EndpointSource::Static(endpoints) => Source::Fixed(Arc::new(Candidates::new(
+                &group,
+                &cluster,
+                endpoints.iter().cloned().zip(0..),
+                &HashSet::new(),
+            ))),
+            EndpointSource::Original => Source::Fixed(Arc::default()),
             EndpointSource::Requested => {
                 let default_port = if cluster.tls.is_some() { 443 } else { 80 };
                 Source::Requested(Requested::new(resolver.clone(), default_port))
             }
-            EndpointSource::Dns { names, logical } => Source::Resolved {
-                names: names.iter().map(|name| (name.clone(), resolver.addresses(&name.name))).collect(),
-                logical: *logical,
-                last: Mutex::default(),
-            },
+            EndpointSource::Dns { names, .. } => {
+                changing(names.iter().map(|name| (name.clone(), resolver.addresses(&name.name))).collect())
+            }
         };
         View { cluster, group, common, turn: AtomicUsize::new(0), source }
     }
@@ -94,10 +112,11 @@ impl View {
     pub(super) fn choose(&self, wish: Wish<'_>, mut random: impl FnMut() -> u32) -> Option<Candidate> {
         let Wish { tried, picks, key, .. } = wish;
         let candidates = self.candidates();
-        let list = &candidates.list;
+        let pool = candidates.pool(key, &mut random)?;
+        let list = &pool.list;
         let last = tried.last().and_then(|last| list.iter().position(|one| one.endpoint.address == *last));
         let mut chosen = None;
-        if let Some(table) = candidates.table.as_ref().filter(|_| list.len() > 1) {
+        if let Some(table) = pool.table.as_ref().filter(|_| list.len() > 1) {
             let key = key.unwrap_or_else(|| u64::from(random()) << 32 | u64::from(random()));
             for attempt in 0..picks.max(1) {
                 chosen = table.find(key, attempt).and_then(|index| list.get(index));
@@ -108,7 +127,7 @@ impl View {
             return chosen.cloned();
         }
         for _ in 0..picks.max(1) {
-            chosen = self.balance(&candidates, last, &mut random).and_then(|index| list.get(index));
+            chosen = self.balance(pool, last, &mut random).and_then(|index| list.get(index));
             if chosen.is_none_or(|one| !tried.contains(&one.endpoint.address)) {
                 break;
             }
@@ -117,40 +136,113 @@ impl View {
     }
 
     /// One choice, without the endpoint `skip`.
-    fn balance(&self, candidates: &Candidates, skip: Option<usize>, random: &mut impl FnMut() -> u32) -> Option<usize> {
-        let list = &candidates.list;
+    fn balance(&self, pool: &Pool, skip: Option<usize>, random: &mut impl FnMut() -> u32) -> Option<usize> {
+        let list = &pool.list;
         match self.cluster.balancing {
             _ if list.len() == 1 => Some(0),
             Balancing::Random | Balancing::Ring { .. } | Balancing::Maglev { .. } => {
-                candidates.weights.uniform(skip, random())
+                pool.weights.uniform(skip, random())
             }
-            Balancing::RoundRobin => candidates.weights.round_robin(skip, self.turn.fetch_add(1, Ordering::Relaxed)),
+            Balancing::RoundRobin => pool.weights.round_robin(skip, self.turn.fetch_add(1, Ordering::Relaxed)),
             Balancing::LeastRequest => {
                 let active = |index: usize| list.get(index).map_or(0, |candidate| candidate.endpoint.active());
-                candidates.weights.least_request(skip, active, (random(), random()))
+                pool.weights.least_request(skip, active, (random(), random()))
             }
         }
     }
 
     /// The endpoints of now. Those that left DNS are forgotten when the change is first seen.
     fn candidates(&self) -> Arc<Candidates> {
-        let (names, logical, last) = match &self.source {
+        let (names, last) = match &self.source {
             Source::Fixed(candidates) => return Arc::clone(candidates),
             Source::Requested(_) => return Arc::default(),
-            Source::Resolved { names, logical, last } => (names, *logical, last),
+            Source::Changing { names, last } => (names, last),
         };
+        let watched = self.common.as_ref().zip(self.cluster.outlier.as_ref());
+        let changes = watched.map_or(0, |(common, policy)| common.changes(policy));
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        let unchanged = last.seen.len() == names.len()
-            && names.iter().zip(&last.seen).all(|((_, addresses), seen)| addresses.is_still(seen));
-        if !unchanged {
-            let seen: Vec<_> = names.iter().map(|(_, addresses)| addresses.load()).collect();
-            let endpoints = resolved(names.iter().map(|(name, _)| name).zip(&seen), logical);
-            let candidates = Candidates::new(&self.group, self.cluster.balancing, &endpoints, seen);
-            self.group.retain(&candidates.list.iter().map(|candidate| candidate.endpoint.address).collect());
-            *last = Arc::new(candidates);
+        let holds = |last: &&Arc<Candidates>| {
+            last.changes == changes
+                && names.iter().zip(&last.seen).all(|((_, addresses), seen)| addresses.is_still(seen))
+        };
+        if let Some(last) = last.as_ref().filter(holds) {
+            return Arc::clone(last);
         }
-        Arc::clone(&last)
+        let seen: Vec<_> = names.iter().map(|(_, addresses)| addresses.load()).collect();
+        let endpoints = match &self.cluster.endpoints {
+            EndpointSource::Static(endpoints) => endpoints.iter().cloned().zip(0..).collect(),
+            EndpointSource::Dns { logical, .. } => resolved(names.iter().map(|(name, _)| name).zip(&seen), *logical),
+            EndpointSource::Original | EndpointSource::Requested => Vec::new(),
+        };
+        let all = endpoints.iter().map(|(endpoint, _)| endpoint.address).collect();
+        let out = watched.map(|(common, _)| common.out(&all)).unwrap_or_default();
+        let candidates = Candidates::new(&self.group, &self.cluster, endpoints.into_iter(), &out);
+        self.group.retain(&all);
+        let candidates = Arc::new(Candidates { seen, changes, ..candidates });
+        *last = Some(Arc::clone(&candidates));
+        candidates
     }
+}
+
+impl Candidates {
+    /// `endpoints` with the numbers that they, or their names, have in the cluster; those that are `out` are ill.
+    fn new(
+        group: &Group,
+        cluster: &Cluster,
+        endpoints: impl Iterator<Item = (cluster::Endpoint, usize)>,
+        out: &HashSet<SocketAddr>,
+    ) -> Self {
+        let endpoints: Vec<_> = endpoints.collect();
+        let places = cluster.places.as_deref();
+        let member = |(endpoint, number): &(cluster::Endpoint, usize)| {
+            let spot = places.and_then(|places| places.spots.get(*number)).copied().unwrap_or_default();
+            Member { level: spot.level, place: spot.place, healthy: !out.contains(&endpoint.address) }
+        };
+        let members: Vec<Member> = endpoints.iter().map(member).collect();
+        let shares = places.map(|places| places.shares.as_slice()).unwrap_or_default();
+        let panic = cluster.outlier.as_ref().map_or(0, |policy| policy.min_health_percent);
+        let pools = plan(&members, shares, panic).into_iter().map(|planned| {
+            let chosen = planned.members.iter().filter_map(|index| endpoints.get(*index)).map(|(endpoint, _)| endpoint);
+            Pool::new(group, cluster.balancing, planned.share, chosen.collect())
+        });
+        let pools: Vec<Pool> = pools.collect();
+        Candidates { total: pools.iter().map(|pool| pool.share).sum(), pools, ..Candidates::default() }
+    }
+
+    /// One of the groups, by their shares.
+    fn pool(&self, key: Option<u64>, random: &mut impl FnMut() -> u32) -> Option<&Pool> {
+        if let [only] = self.pools.as_slice() {
+            return Some(only);
+        }
+        let mut point = key.unwrap_or_else(|| u64::from(random())).checked_rem(self.total)?;
+        self.pools.iter().find(|pool| match point.checked_sub(pool.share) {
+            Some(rest) => {
+                point = rest;
+                false
+            }
+            None => true,
+        })
+    }
+}
+
+impl Pool {
+    fn new(group: &Group, balancing: Balancing, share: u64, endpoints: Vec<&cluster::Endpoint>) -> Self {
+        let candidate = |endpoint: &&cluster::Endpoint| Candidate {
+            endpoint: group.endpoint(endpoint.address),
+            workload: Arc::clone(&endpoint.workload),
+        };
+        Pool {
+            share,
+            list: endpoints.iter().map(candidate).collect(),
+            weights: Weights::new(endpoints.iter().map(|endpoint| endpoint.weight).collect()),
+            table: balancing.hashes().then(|| table(balancing, &endpoints)).flatten(),
+        }
+    }
+}
+
+fn table(balancing: Balancing, endpoints: &[&cluster::Endpoint]) -> Option<Table> {
+    let named = endpoints.iter().map(|endpoint| (endpoint.address.to_string(), f64::from(endpoint.weight.max(1))));
+    Table::new(balancing, &named.collect::<Vec<_>>())
 }
 
 impl Candidate {
@@ -162,38 +254,18 @@ impl Candidate {
     }
 }
 
-impl Candidates {
-    fn new(group: &Group, balancing: Balancing, endpoints: &[cluster::Endpoint], seen: Vec<Arc<Vec<IpAddr>>>) -> Self {
-        let candidate = |endpoint: &cluster::Endpoint| Candidate {
-            endpoint: group.endpoint(endpoint.address),
-            workload: Arc::clone(&endpoint.workload),
-        };
-        Candidates {
-            list: endpoints.iter().map(candidate).collect(),
-            weights: Weights::new(endpoints.iter().map(|endpoint| endpoint.weight).collect()),
-            table: balancing.hashes().then(|| table(balancing, endpoints)).flatten(),
-            seen,
-        }
-    }
-}
-
-fn table(balancing: Balancing, endpoints: &[cluster::Endpoint]) -> Option<Table> {
-    let named = endpoints.iter().map(|endpoint| (endpoint.address.to_string(), f64::from(endpoint.weight.max(1))));
-    Table::new(balancing, &named.collect::<Vec<_>>())
-}
-
-/// The addresses of names as endpoints, each address once; only the first address if `logical`.
+/// The addresses of names as endpoints with the numbers of their names, each address once; only the first address if `logical`.
 fn resolved<'a>(
     names: impl Iterator<Item = (&'a DnsName, &'a Arc<Vec<IpAddr>>)>,
     logical: bool,
-) -> Vec<cluster::Endpoint> {
+) -> Vec<(cluster::Endpoint, usize)> {
     let mut met = HashSet::new();
     let mut endpoints = Vec::new();
-    for (name, addresses) in names {
+    for ((name, addresses), number) in names.zip(0..) {
         for address in addresses.iter().map(|ip| SocketAddr::new(*ip, name.port)) {
             if met.insert(address) {
                 let workload = Arc::clone(&name.workload);
-                endpoints.push(cluster::Endpoint { address, weight: name.weight, workload });
+                endpoints.push((cluster::Endpoint { address, weight: name.weight, workload }, number));
             }
         }
     }
@@ -213,7 +285,7 @@ mod tests {
         let addresses = Arc::new(vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])]);
         let (first, again, other) = (name(80), name(80), name(81));
         let names = || [(&first, &addresses), (&again, &addresses), (&other, &addresses)].into_iter();
-        let ports = |logical| resolved(names(), logical).iter().map(|e| e.address.port()).collect::<Vec<_>>();
+        let ports = |logical| resolved(names(), logical).iter().map(|(e, _)| e.address.port()).collect::<Vec<_>>();
         assert_eq!(ports(false), [80, 80, 81, 81]);
         assert_eq!(ports(true), [80]);
     }

@@ -88,6 +88,8 @@ fn special(work: &mut Work<'_>, name: &str, endpoints: EndpointSource) -> Cluste
         max_requests_per_connection: 0,
         identity: 0,
         limits: Limits::default(),
+        outlier: None,
+        places: None,
     });
     work.clusters.insert(name, Some(made.clone()));
     ClusterReference::Known(made)

@@ -9,7 +9,7 @@ use std::task::Poll;
 use crate::net::link::Link;
 use crate::snapshot::cluster::{Cluster, EndpointSource, UpstreamProtocol};
 use crate::upstream::connect::Want;
-use crate::upstream::{ConnectError, Lease, Pick, Wish};
+use crate::upstream::{ConnectError, Lease, Pick, Report, Wish};
 
 use super::client::Client;
 use super::clock::Clock;
@@ -52,6 +52,19 @@ pub(super) fn wanted(cluster: &Cluster, http2: bool) -> Want {
     }
 }
 
+/// The status of an answer, or what gRPC's own word would be as one.
+fn status_of(answer: &Answer) -> u16 {
+    match answer.grpc_status {
+        None => answer.head.status.as_u16(),
+        Some(0) => 200,
+        Some(4) => 504,
+        Some(12) => 501,
+        Some(14) => 503,
+        Some(2 | 13 | 15) => 500,
+        Some(_) => 400,
+    }
+}
+
 impl Attempt<'_> {
     /// Chooses, connects, sends, and waits for the head of the answer. Endpoints that were `tried` are avoided.
     pub(super) async fn ask(&mut self, tried: &[SocketAddr]) -> Result<(Exchange<'_>, Pick, Answer), Missed> {
@@ -70,6 +83,9 @@ impl Attempt<'_> {
         }
         let lease = self.patiently(pick.connect(self.outgoing.authority(), want)).await.map_err(missed)?;
         let lease = lease.map_err(|failure| {
+            if !matches!(failure, ConnectError::Overflow { .. }) {
+                pick.report(Report::Failed);
+            }
             if failure == (ConnectError::Overflow { waiting: true }) {
                 self.journal.upstream_host = None;
             }
@@ -81,9 +97,16 @@ impl Attempt<'_> {
         let mut exchange =
             Exchange { way, outgoing, client, origin, journal, clock, body, taps, uploading, informed: 0 };
         match poll_fn(|cx| exchange.poll_ask(cx)).await {
-            Ok(answer) => Ok((exchange, pick, answer)),
-            Err(Failure::Terminated { unseen }) => Err(missed(Failure::Terminated { unseen: unseen && reused })),
+            Ok(answer) => {
+                pick.report(Report::Status(status_of(&answer)));
+                Ok((exchange, pick, answer))
+            }
+            Err(Failure::Terminated { unseen }) => {
+                pick.report(Report::Failed);
+                Err(missed(Failure::Terminated { unseen: unseen && reused }))
+            }
             Err(failure) => {
+                failure.report().into_iter().for_each(|report| pick.report(report));
                 exchange.origin.cancel();
                 Err(missed(failure))
             }

@@ -8,6 +8,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::snapshot::fault::Abort;
 use crate::telemetry::flags::{Flag, ResponseFlags};
+use crate::upstream::Report;
 use crate::upstream::connect::ConnectError;
 
 use super::guard::Refusal;
@@ -167,6 +168,23 @@ impl From<BadConnection> for Reply {
 }
 
 impl Failure {
+    /// What it tells of the endpoint that was asked.
+    pub(super) fn report(&self) -> Option<Report> {
+        match self {
+            Failure::Connect(_)
+            | Failure::Terminated { .. }
+            | Failure::Reset
+            | Failure::Refused
+            | Failure::Protocol => Some(Report::Failed),
+            Failure::Timeout | Failure::TryTimeout => Some(Report::TimedOut),
+            Failure::NoCluster
+            | Failure::NoEndpoint
+            | Failure::BadRequest
+            | Failure::ClientMalformed
+            | Failure::ClientGone => None,
+        }
+    }
+
     /// The flag of a failure; there may be an answer already.
     pub(super) fn flag(&self) -> Option<Flag> {
         match self {

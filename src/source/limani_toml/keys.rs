@@ -39,6 +39,7 @@ pub(in crate::source) struct Gateway {
     root_namespace: Option<String>,
     cluster_domain: Option<String>,
     cluster: Option<String>,
+    locality: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -317,6 +318,7 @@ fn apply_gateway(keys: &Gateway, settings: &mut Settings) {
     set(&mut gateway.root_namespace, keys.root_namespace.clone());
     set(&mut gateway.cluster_domain, keys.cluster_domain.clone());
     set(&mut gateway.cluster, keys.cluster.clone());
+    set(&mut gateway.locality, keys.locality.clone());
 }
 
 fn apply_identity(keys: &Identity, settings: &mut Settings) {

@@ -62,6 +62,8 @@ impl Setup {
             idle_timeout: None,
             max_requests_per_connection: 0,
             limits: Default::default(),
+            outlier: None,
+            places: None,
             identity: 1,
         });
         let destination = Destination {
