@@ -3,4 +3,5 @@
 pub(crate) mod cidr;
 pub(crate) mod clock;
 pub(crate) mod host;
+pub(crate) mod re2;
 pub(crate) mod task;

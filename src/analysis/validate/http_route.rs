@@ -8,6 +8,7 @@ use super::faults::{At, Faults};
 use super::names::{check_duration, check_labels_of, check_port};
 use super::traffic::{check_cors, check_fault, check_mirrors, check_retries};
 use super::virtual_service::{check_destination, check_gateway_name, check_weights};
+use crate::base::re2::translate;
 use crate::resource::networking::{
     HeaderOperations, Headers, HttpDirectResponse, HttpMatchRequest, HttpRedirect, HttpRewrite, HttpRoute, StringMatch,
 };
@@ -182,7 +183,7 @@ pub(super) fn check_regex(regex: &str) -> Result<(), String> {
         1..=1024 => {}
         _ => return Err("the regex is longer than 1024 bytes".into()),
     }
-    match regex_syntax::ast::parse::Parser::new().parse(regex) {
+    match regex_syntax::ast::parse::Parser::new().parse(&translate(regex)) {
         Ok(ast) => match regex_syntax::ast::visit(&ast, Repetitions) {
             Ok(()) => Ok(()),
             Err(count) => Err(format!("`{regex}` repeats {count} times; RE2 takes 1000 at most")),
