@@ -171,7 +171,11 @@ mod tests {
             (cookie("c"), &[("cookie", "a=1; c=\"x\""), ("cookie", "c=y")], None, of("x")),
             (cookie("c"), &[("cookie", "C=1; c=")], None, None),
         ] {
-            assert_eq!(ask(&[policy.clone()], lines, asked), Hashed { key: expected, cookies: vec![] }, "{policy:?}");
+            assert_eq!(
+                ask(std::slice::from_ref(&policy), lines, asked),
+                Hashed { key: expected, cookies: vec![] },
+                "{policy:?}"
+            );
         }
         let both = |first, second| ask(&[user()], &[("x-user", first), ("x-user", second)], None).key;
         assert_eq!(both("a", "b"), both("b", "a"));

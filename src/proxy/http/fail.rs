@@ -54,8 +54,6 @@ pub(super) struct Reply {
     pub location: Option<HeaderValue>,
     /// What a gRPC request is told, if it does not follow from `status`.
     pub grpc_status: Option<u8>,
-    /// Told as `x-envoy-overloaded`.
-    pub overloaded: bool,
     /// Why the endpoint could not be connected to.
     pub transport_failure: Option<Arc<str>>,
 }
@@ -216,9 +214,7 @@ impl Failure {
             Failure::Protocol => reset(StatusCode::BAD_GATEWAY, "protocol error", None, tries),
             Failure::Terminated { .. } => unavailable("connection termination", None, tries),
             Failure::Reset | Failure::Refused => unavailable("remote reset", None, tries),
-            Failure::Connect(ConnectError::Overflow { .. }) => {
-                Reply { overloaded: true, ..unavailable("overflow", None, tries) }
-            }
+            Failure::Connect(ConnectError::Overflow { .. }) => unavailable("overflow", None, tries),
             Failure::Connect(ConnectError::Timeout) => unavailable("connection timeout", None, tries),
             Failure::Connect(failure) => connect_failure(failure, tries),
             Failure::ClientMalformed => Reply::new(StatusCode::BAD_REQUEST, "Bad Request", "http1.codec_error"),

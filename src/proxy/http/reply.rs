@@ -6,6 +6,7 @@ use http::{Method, Response, StatusCode, response};
 use super::client::{Broken, Client};
 use super::context::Journal;
 use super::fail::Reply;
+use crate::telemetry::flags::Flag;
 
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -56,7 +57,7 @@ fn head_of(reply: &Reply, is_grpc: bool) -> response::Parts {
         headers.insert(header::CONTENT_LENGTH, reply.body.len().into());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
-    if reply.overloaded {
+    if reply.flags.contains(Flag::UpstreamOverflow) {
         headers.insert(OVERLOADED, HeaderValue::from_static("true"));
     }
     if let Some(location) = &reply.location {
