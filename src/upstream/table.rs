@@ -157,7 +157,8 @@ mod tests {
                 old == 4 || after.find(key(*number), 0) == Some(old)
             };
             let stayed = (0..10_000).filter(stays).count();
-            assert!(stayed > 9_500, "{balancing}: {stayed}");
+            // The ring has more points for each endpoint then, which takes some numbers from their neighbours.
+            assert!(stayed > 8_800, "{balancing}: {stayed}");
             assert!((1..9).any(|attempt| before.find(key(1), attempt) != before.find(key(1), 0)), "{balancing}");
         }
     }
