@@ -10,6 +10,7 @@ use super::endpoints;
 use super::hashing;
 use super::limits;
 use super::locality::Wanted;
+use super::memory::Made;
 use super::protocol::Protocol;
 use super::services::{PortView, ServiceSource, ServiceView};
 use super::tls_client;
@@ -69,7 +70,7 @@ pub(super) fn by_name(work: &mut Work<'_>, name: &Arc<str>) -> Option<Arc<Cluste
         return built.clone();
     }
     let made = match work.memory.clusters.get(name) {
-        Some(made) if work.still_holds(&made) => made,
+        Some(made) if work.objects_hold(&made) => work.again(made),
         _ => {
             let made = work.make(|work| build(work, name).map(Arc::new));
             work.memory.clusters.insert(name.clone(), made)
@@ -77,6 +78,18 @@ pub(super) fn by_name(work: &mut Work<'_>, name: &Arc<str>) -> Option<Arc<Cluste
     };
     work.clusters.insert(name.clone(), made.value.clone());
     made.value
+}
+
+/// Whether the objects and the clusters that earlier rules depended on are as they were. Clusters are asked for last:
+/// only when the objects are the same do the rules name the same ones.
+pub(super) fn still_hold<T>(work: &mut Work<'_>, made: &Made<T>) -> bool {
+    if !work.objects_hold(made) {
+        return false;
+    }
+    made.trail.iter().all(|(question, known)| match question {
+        Question::Cluster { name } => Answer::of(by_name(work, name).as_deref().into_iter()) == *known,
+        _ => true,
+    })
 }
 
 /// The port written, else the only one of the service, else the Gateway server's.

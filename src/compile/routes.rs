@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::clusters;
 use super::gateways::{BoundServer, ServerKind};
 use super::memory::{Memory, Rules};
 use super::virtual_service::{self, ServerPlace};
@@ -70,7 +71,7 @@ fn rules_of<'a>(
 ) -> Rules {
     let key = (place_key, Arc::as_ptr(object).addr());
     match work.memory.rules.get(&key) {
-        Some(made) if work.still_holds(&made) => made.value,
+        Some(made) if clusters::still_hold(work, &made) => work.again(made).value,
         _ => {
             let made = work.make(|work| virtual_service::rules(work, object, place).into());
             work.memory.rules.insert(key, made).value

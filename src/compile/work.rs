@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::clusters;
 use super::index::Index;
 use super::memory::{Made, Memory};
 use super::problems::Problems;
-use super::trail::{Answer, Question, Trail};
+use super::trail::{Answer, Question};
 use crate::snapshot::cluster::Cluster;
 
 /// The objects, the memory of earlier generations, and what was built so far.
@@ -30,27 +29,20 @@ impl Work<'_> {
         Made { value, trail: self.index.end_trail(), problems: self.problems.end().into() }
     }
 
-    /// Whether everything that an earlier result depended on is as it was; then its problems are told again.
-    pub(super) fn still_holds<T>(&mut self, made: &Made<T>) -> bool {
+    /// Whether all objects that an earlier result depended on are as they were.
+    pub(super) fn objects_hold<T>(&self, made: &Made<T>) -> bool {
+        let holds =
+            |(question, known): &(Question, Answer)| self.index.answer(question).is_none_or(|answer| answer == *known);
         // What is asked now is no look-up of a result in the making.
         self.index.begin_trail();
-        let holds = self.objects_hold(&made.trail) && self.clusters_hold(&made.trail);
+        let all_hold = made.trail.iter().all(holds);
         self.index.end_trail();
-        if holds {
-            self.problems.repeat(&made.problems);
-        }
-        holds
+        all_hold
     }
 
-    fn objects_hold(&self, trail: &Trail) -> bool {
-        trail.iter().all(|(question, known)| self.index.answer(question).is_none_or(|answer| answer == *known))
-    }
-
-    /// Asked after the objects: only when they are the same are the same clusters needed.
-    fn clusters_hold(&mut self, trail: &Trail) -> bool {
-        trail.iter().all(|(question, known)| match question {
-            Question::Cluster { name } => Answer::of(clusters::by_name(self, name).as_deref().into_iter()) == *known,
-            _ => true,
-        })
+    /// An earlier result that is used again, with its problems told again.
+    pub(super) fn again<T>(&mut self, made: Made<T>) -> Made<T> {
+        self.problems.repeat(&made.problems);
+        made
     }
 }
