@@ -33,7 +33,7 @@ bench: ## the criterion benches: look-up, compile, forwarding
 	$(CARGO) bench --locked
 
 conformance: ## against Istio's own test cases in CASES; NEGATIVE=1 wants every falsified case to fail
-	CASES=$(CASES) NEGATIVE=$(NEGATIVE) $(CARGO) test --lib --locked conformance::cases_agree -- --exact --nocapture
+	CASES=$(CASES) NEGATIVE=$(NEGATIVE) $(CARGO) test --lib --locked agreement::cases_agree -- --exact --nocapture
 
 live: ## against what a real Istio did; needs ../shared/live, Go and PyYAML
 	bash tests/live/run

@@ -27,6 +27,7 @@
 //! bench     <- snapshot control
 //! fuzz      <- resource snapshot source analysis compile net
 //! conformance <-
+//! agreement <-
 //! ```
 //!
 //! # Homes of heavy libraries
@@ -63,6 +64,8 @@
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
 mod admin;
+#[cfg(test)]
+mod agreement;
 mod analysis;
 mod app;
 mod base;
