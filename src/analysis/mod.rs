@@ -64,14 +64,15 @@ pub(crate) fn analyze(
     memory: &mut Memory,
 ) -> (ResourceSet, Vec<Finding>) {
     let (accepted, mut findings) = judge(resources, memory);
-    findings.extend(survey(&accepted, settings, look, memory));
+    findings.extend(survey(settings, look, memory));
     (accepted, findings)
 }
 
-/// What there is to say about accepted objects together. It decides nothing, so nothing has to wait for it.
-pub(crate) fn survey(accepted: &ResourceSet, settings: &Settings, look: Look, memory: &mut Memory) -> Vec<Finding> {
-    let findings = memory.rounds.analyze(&World::new(accepted, settings, look), &memory.seen);
-    memory.seen = accepted.clone();
+/// What there is to say about the objects together that `judge` accepted last. It decides nothing, so nothing has to
+/// wait for it.
+pub(crate) fn survey(settings: &Settings, look: Look, memory: &mut Memory) -> Vec<Finding> {
+    let findings = memory.rounds.analyze(&World::new(&memory.accepted, settings, look), &memory.seen);
+    memory.seen = memory.accepted.clone();
     findings
 }
 

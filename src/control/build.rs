@@ -26,7 +26,6 @@ pub(crate) struct Kept {
 struct Last {
     settings: Arc<Settings>,
     resources: ResourceSet,
-    accepted: ResourceSet,
     /// What there is to say, in the order in which it is found.
     gathered: Vec<Finding>,
     decided: Vec<Finding>,
@@ -69,7 +68,6 @@ pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do
     kept.last = Some(Last {
         settings: Arc::clone(&settings),
         resources: gathered.resources,
-        accepted,
         gathered: gathered.findings,
         decided,
         surveyed: Vec::new(),
@@ -82,7 +80,7 @@ pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do
 pub(crate) fn survey(kept: &mut Kept) -> Vec<Finding> {
     let Some(last) = &mut kept.last else { return Vec::new() };
     let look = Look { now: last.now, ..Look::default() };
-    last.surveyed = analysis::survey(&last.accepted, &last.settings, look, &mut kept.analysis);
+    last.surveyed = analysis::survey(&last.settings, look, &mut kept.analysis);
     last.findings()
 }
 
