@@ -24,8 +24,10 @@ use crate::snapshot::route::{RouteRule, VirtualHost};
 /// Caches that live as long as the process; what a generation does not use is dropped after it.
 #[derive(Default)]
 pub(crate) struct Memory {
+    /// What the generation is made under; `None` before the first.
+    settings: Option<Settings>,
     /// What the last generation was made from: its objects stay where they are while trails are compared.
-    last: Option<(ResourceSet, Settings)>,
+    _held: ResourceSet,
     /// By name; `None` for a cluster that does not exist.
     pub(super) clusters: Kept<Arc<str>, Made<Option<Arc<Cluster>>>>,
     /// By server and address of the VirtualService.
@@ -58,7 +60,8 @@ pub(super) struct Made<T> {
 impl Memory {
     /// Forgets what was made under other settings. To be called before a generation is made.
     pub(super) fn follow(&mut self, settings: &Settings) {
-        if self.last.as_ref().is_none_or(|(_, last)| last != settings) {
+        if self.settings.as_ref() != Some(settings) {
+            self.settings = Some(settings.clone());
             self.clusters = Kept::default();
             self.rules = Kept::default();
             self.hosts = Kept::default();
@@ -109,7 +112,7 @@ impl Memory {
     }
 
     /// Drops what the generation that was made from `resources` did not need.
-    pub(super) fn finish(&mut self, resources: &ResourceSet, settings: &Settings) {
+    pub(super) fn finish(&mut self, resources: &ResourceSet) {
         self.clusters.forget_unused();
         self.rules.forget_unused();
         self.hosts.forget_unused();
@@ -119,7 +122,7 @@ impl Memory {
         self.keys.forget_unless(is_held);
         self.client_configs.forget_unless(|config| Arc::strong_count(config) > 1);
         self.server_configs.forget_unused();
-        self.last = Some((resources.clone(), settings.clone()));
+        self._held = resources.clone();
     }
 }
 
@@ -167,7 +170,7 @@ mod tests {
     #[test]
     fn only_what_is_in_use_is_kept() {
         let mut memory = Memory::default();
-        let end = |memory: &mut Memory| memory.finish(&ResourceSet::default(), &Settings::default());
+        let end = |memory: &mut Memory| memory.finish(&ResourceSet::default());
         let first = Arc::downgrade(&memory.whole_pattern("a+").unwrap());
         end(&mut memory);
         let held = memory.whole_pattern("a+").unwrap();

@@ -73,7 +73,7 @@ pub(crate) fn compile(
     let mut proxy = policy(settings);
     proxy.access_logs = access_logs::build(resources, settings, &mut work.problems);
     let findings = work.problems.into_findings();
-    memory.finish(resources, settings);
+    memory.finish(resources);
     (Snapshot { generation, listeners, clusters, proxy: Arc::new(proxy) }, findings)
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn compile(
         proxy: Arc::new(super::policy(&settings)),
     };
     let findings = work.problems.into_findings();
-    memory.finish(resources, &settings);
+    memory.finish(resources);
     (outbound, findings)
 }
 
