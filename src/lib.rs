@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! base      <-
-//! telemetry <-
+//! telemetry <- base
 //! resource  <- base
 //! snapshot  <- base telemetry
 //! source    <- base resource

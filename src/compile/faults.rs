@@ -2,29 +2,10 @@
 
 use http::StatusCode;
 
+use crate::base::grpc;
 use crate::resource::networking::{FaultAbort, FaultDelay, HttpFaultInjection};
-use crate::snapshot::fault::{Abort, FaultPolicy, Share};
-
-/// gRPC's statuses by name; the place is the number.
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
+use crate::snapshot::fault::{Abort, FaultPolicy};
+use crate::snapshot::share::Share;
 
 /// The policy, or `None` if it does nothing. Fails with a sentence if the status cannot be sent.
 pub(super) fn policy(written: &HttpFaultInjection) -> Result<Option<Box<FaultPolicy>>, String> {
@@ -53,8 +34,7 @@ fn abort_of(abort: &FaultAbort) -> Result<Option<Abort>, String> {
         return code.map(|code| Some(Abort::Http(code))).ok_or(format!("no request can be aborted with {status}"));
     }
     let Some(name) = &abort.grpc_status else { return Ok(None) };
-    let number = (0u8..).zip(GRPC_STATUSES).find(|(_, known)| known == name);
-    number.map(|(number, _)| Some(Abort::Grpc(number))).ok_or(format!("`{name}` is no status of gRPC"))
+    grpc::status_number(name).map(|number| Some(Abort::Grpc(number))).ok_or(format!("`{name}` is no status of gRPC"))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::clusters::{self, Place};
 use super::work::Work;
 use crate::resource::networking::{Destination, HttpRoute, Percent};
 use crate::snapshot::route::{ClusterReference, Mirror};
+use crate::snapshot::share::Share;
 
 /// The mirrors that can get a request at all: a cluster that does not exist, or a share of 0, gets none.
 pub(super) fn mirrors(work: &mut Work<'_>, route: &HttpRoute, place: Place<'_>) -> Vec<Mirror> {
@@ -13,33 +14,26 @@ pub(super) fn mirrors(work: &mut Work<'_>, route: &HttpRoute, place: Place<'_>) 
     }
     for policy in &route.mirrors {
         if let Some(destination) = &policy.destination {
-            mirrors.extend(mirror(work, destination, millionths(policy.percentage), place));
+            mirrors.extend(mirror(work, destination, share(policy.percentage, None), place));
         }
     }
     mirrors
 }
 
-/// `mirrorPercentage` comes before the older `mirrorPercent`.
-pub(super) fn share(percentage: Option<Percent>, percent: Option<u32>) -> u32 {
-    match (percentage, percent) {
-        (None, Some(percent)) => percent.saturating_mul(10_000),
-        (percentage, _) => millionths(percentage),
-    }
+/// `mirrorPercentage` comes before the older `mirrorPercent`; all without either.
+pub(super) fn share(percentage: Option<Percent>, percent: Option<u32>) -> Share {
+    let written = percentage.map(|percentage| percentage.value).or(percent.map(f64::from));
+    written.map_or(Share::ALL, Share::from_percent)
 }
 
-fn mirror(work: &mut Work<'_>, destination: &Destination, share: u32, place: Place<'_>) -> Option<Mirror> {
-    if share == 0 {
+fn mirror(work: &mut Work<'_>, destination: &Destination, share: Share, place: Place<'_>) -> Option<Mirror> {
+    if share.millionths() == 0 {
         return None;
     }
     match clusters::reference(work, destination, place) {
-        ClusterReference::Known(cluster) => Some(Mirror { cluster, share: share.min(Mirror::ALWAYS) }),
+        ClusterReference::Known(cluster) => Some(Mirror { cluster, share }),
         ClusterReference::Missing(_) => None,
     }
-}
-
-/// Cut to millionths, as Istio does it; all without a percentage.
-fn millionths(percentage: Option<Percent>) -> u32 {
-    percentage.map_or(Mirror::ALWAYS, |percent| (percent.value * 10_000.0) as u32)
 }
 
 #[cfg(test)]
@@ -51,7 +45,7 @@ mod tests {
         for (percentage, expected) in
             [(None, 1_000_000), (Some(100.0), 1_000_000), (Some(0.00019), 1), (Some(0.0), 0), (Some(-1.0), 0)]
         {
-            assert_eq!(millionths(percentage.map(|value| Percent { value })), expected, "{percentage:?}");
+            assert_eq!(share(percentage.map(|value| Percent { value }), None).millionths(), expected, "{percentage:?}");
         }
     }
 }

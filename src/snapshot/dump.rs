@@ -233,7 +233,7 @@ fn show_retry(policy: &RetryPolicy) -> Value {
 }
 
 fn show_mirror(mirror: &Mirror) -> Value {
-    json!({ "cluster": &*mirror.cluster.name, "perMillion": mirror.share })
+    json!({ "cluster": &*mirror.cluster.name, "perMillion": mirror.share.millionths() })
 }
 
 fn show_cluster(cluster: &Cluster) -> Value {

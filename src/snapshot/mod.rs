@@ -21,6 +21,7 @@ pub(crate) mod pattern;
 pub(crate) mod redirect;
 pub(crate) mod retry;
 pub(crate) mod route;
+pub(crate) mod share;
 pub(crate) mod store;
 pub(crate) mod tcp;
 pub(crate) mod template;

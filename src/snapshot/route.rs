@@ -19,6 +19,7 @@ use super::path_index::PathIndex;
 use super::pattern::Pattern;
 use super::redirect::host_of;
 use super::retry::RetryPolicy;
+use super::share::Share;
 
 /// The facts of a request that routing looks at: sanitised headers, normalised path.
 #[derive(Clone, Copy, Debug)]
@@ -129,8 +130,8 @@ pub(crate) struct Destination {
 #[derive(Debug)]
 pub(crate) struct Mirror {
     pub cluster: Arc<Cluster>,
-    /// How many of a million requests are copied, at least 1.
-    pub share: u32,
+    /// How many requests are copied, never none.
+    pub share: Share,
 }
 
 /// A cluster, or the name of one that does not exist (503 NC).
@@ -276,16 +277,6 @@ impl Forward {
             }
             None => true,
         })
-    }
-}
-
-impl Mirror {
-    /// The share of a mirror that gets every request.
-    pub(crate) const ALWAYS: u32 = 1_000_000;
-
-    /// Whether a request is copied, by a random number.
-    pub(crate) fn is_meant(&self, random: u32) -> bool {
-        self.share >= Self::ALWAYS || random % Self::ALWAYS < self.share
     }
 }
 

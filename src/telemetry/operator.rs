@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::record::{CertificateRecord, Record, TlsRecord};
 use super::value::Value;
+use crate::base::{grpc, uuid};
 
 /// A piece of a format.
 #[derive(Clone, Debug, PartialEq)]
@@ -452,26 +453,7 @@ fn span<'a>(record: &Record<'_>, from: Point, to: Point, unit: Unit) -> Value<'a
 }
 
 fn grpc_status<'a>(status: u16, form: GrpcForm) -> Value<'a> {
-    const NAMES: [(&str, &str); 17] = [
-        ("OK", "OK"),
-        ("Canceled", "CANCELLED"),
-        ("Unknown", "UNKNOWN"),
-        ("InvalidArgument", "INVALID_ARGUMENT"),
-        ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
-        ("NotFound", "NOT_FOUND"),
-        ("AlreadyExists", "ALREADY_EXISTS"),
-        ("PermissionDenied", "PERMISSION_DENIED"),
-        ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
-        ("FailedPrecondition", "FAILED_PRECONDITION"),
-        ("Aborted", "ABORTED"),
-        ("OutOfRange", "OUT_OF_RANGE"),
-        ("Unimplemented", "UNIMPLEMENTED"),
-        ("Internal", "INTERNAL"),
-        ("Unavailable", "UNAVAILABLE"),
-        ("DataLoss", "DATA_LOSS"),
-        ("Unauthenticated", "UNAUTHENTICATED"),
-    ];
-    match (form, NAMES.get(usize::from(status))) {
+    match (form, grpc::STATUSES.get(usize::from(status))) {
         (GrpcForm::Number, _) => Value::Number(status.into()),
         (GrpcForm::Camel, Some((camel, _))) => Value::Text(camel.as_bytes()),
         (GrpcForm::Snake, Some((_, snake))) => Value::Text(snake.as_bytes()),
@@ -487,13 +469,10 @@ fn query_parameter<'a>(path: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     })
 }
 
-/// A UUID of version 4.
+/// A UUID by chance.
 fn unique_id() -> String {
     let random = (u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..));
-    let id = (random & !(0xf000_u128 << 64) & !(0xc000_u128 << 48)) | (0x4000_u128 << 64) | (0x8000_u128 << 48);
-    let hex = format!("{id:032x}");
-    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
+    uuid::version_4(random).iter().copied().map(char::from).collect()
 }
 
 /// A command as it is written: `NAME(argument):length`.

@@ -4,6 +4,7 @@ use super::faults::{At, Faults};
 use super::http_route::{EmptyPrefix, check_string_match};
 use super::names::check_duration;
 use super::virtual_service::check_destination;
+use crate::base::grpc;
 use crate::resource::networking::{
     CorsPolicy, FaultAbort, FaultDelay, HttpFaultInjection, HttpRetry, HttpRoute, Percent,
 };
@@ -89,7 +90,7 @@ fn check_abort(abort: &FaultAbort, at: At<'_>, faults: &mut Faults) {
         faults.require((200..=600).contains(&status), at.field("httpStatus"), "the status is not between 200 and 599");
     }
     if let Some(status) = &abort.grpc_status
-        && !GRPC_STATUSES.contains(&status.as_str())
+        && grpc::status_number(status).is_none()
     {
         faults.error(at.field("grpcStatus"), format!("`{status}` is no status of gRPC"));
     }
@@ -97,26 +98,6 @@ fn check_abort(abort: &FaultAbort, at: At<'_>, faults: &mut Faults) {
         faults.warn(at, "an abort without httpStatus or grpcStatus does nothing");
     }
 }
-
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// 0, or 0.0001 to 100.
 fn check_percentage(percentage: Option<Percent>, at: At<'_>, faults: &mut Faults) {

@@ -68,7 +68,7 @@ pub(super) fn judge(table: &Value) -> Verdict {
                     return skipped("a row is no HTTP route");
                 };
                 let share = mirrors::share(route.mirror_percentage, route.mirror_percent);
-                let shown = if share == 0 { Value::Null } else { json!(f64::from(share) / 10_000.0) };
+                let shown = if share.millionths() == 0 { Value::Null } else { json!(share.percent()) };
                 (shown, &row["effective"])
             }
             _ => return skipped("no table of this name is known"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::base::cidr::Cidr;
+use crate::base::uuid;
 use crate::proxy::connection::Standing;
 use crate::snapshot::headers::is_known_in_request;
 use crate::snapshot::listener::{ConnectionFacts, FilterChain};
@@ -139,7 +140,7 @@ fn introduce(visit: &Visit, policy: &ProxyPolicy, request: &mut Request, journal
     request.headers.insert(EXTERNAL_ADDRESS, external);
     let random = (u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..));
     if policy.own_headers.request_id
-        && let Ok(id) = HeaderValue::from_bytes(&headers::request_id(random))
+        && let Ok(id) = HeaderValue::from_bytes(&uuid::version_4(random))
     {
         request.headers.insert(REQUEST_ID, id);
     }

@@ -264,22 +264,6 @@ pub(super) fn forwarded_for(old: Option<&HeaderValue>, peer: &HeaderValue) -> He
     HeaderValue::from_bytes(&[old.as_bytes(), b",", peer.as_bytes()].concat()).unwrap_or_else(|_| peer.clone())
 }
 
-/// A random UUID (version 4) as text.
-pub(super) fn request_id(random: u128) -> [u8; 36] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (place, byte) in text.iter_mut().enumerate() {
-        if matches!(place, 8 | 13 | 18 | 23) {
-            continue;
-        }
-        shift -= 4;
-        *byte = HEX.get((bits >> shift) as usize & 0xf).copied().unwrap_or(b'0');
-    }
-    text
-}
-
 /// Whether the request is gRPC as Envoy counts it: `application/grpc` or `application/grpc+…`.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
@@ -422,13 +406,6 @@ mod tests {
         let peer = HeaderValue::from_static("9.9.9.9");
         assert_eq!(forwarded_for(value("1.1.1.1, 2.2.2.2").as_ref(), &peer), "1.1.1.1, 2.2.2.2,9.9.9.9");
         assert_eq!(forwarded_for(None, &peer), "9.9.9.9");
-    }
-
-    #[test]
-    fn request_ids_are_version_4() {
-        let text = |random| String::from_utf8(request_id(random).to_vec()).unwrap();
-        assert_eq!(text(0), "00000000-0000-4000-8000-000000000000");
-        assert_eq!(text(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 
     #[test]

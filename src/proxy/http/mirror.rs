@@ -76,7 +76,7 @@ pub(super) fn start(
     key: Option<u64>,
 ) -> Taps {
     let mut taps = Taps::default();
-    for mirror in way.forward.mirrors.iter().filter(|mirror| mirror.is_meant(fastrand::u32(..))) {
+    for mirror in way.forward.mirrors.iter().filter(|mirror| mirror.share.takes(fastrand::u32(..))) {
         let want = wanted(&mirror.cluster, way.request.http2);
         // Upgrades are HTTP/1's, and where no endpoint is, nothing is sent.
         let client = Some(way.visit.connection.addresses());
