@@ -98,26 +98,26 @@ fn recorded(found: &Found) -> Option<Recorded> {
         scheme: asked.scheme,
         authority: asked.authority,
         target: asked.path,
-        listener: found.listener,
-        is_tls: found.is_tls,
+        listener: found.facts.listener,
+        is_tls: found.facts.is_tls,
         sni: asked.server_name,
         headers: asked.headers,
-        from: found.from,
+        from: found.facts.from,
     })
 }
 
 impl Then {
     fn new(found: &Found) -> Self {
         Then {
-            start: time(found.start),
-            duration_ms: found.duration.as_secs_f64() * 1000.0,
-            generation: found.generation,
-            status: found.status,
-            flags: found.flags.to_string(),
+            start: time(found.facts.start),
+            duration_ms: found.facts.duration.as_secs_f64() * 1000.0,
+            generation: found.facts.generation,
+            status: found.facts.status,
+            flags: found.facts.flags.to_string(),
             details: found.details.clone(),
             rule: found.rule.clone(),
             cluster: found.cluster.clone(),
-            endpoint: found.endpoint.map(|endpoint| endpoint.to_string()),
+            endpoint: found.facts.endpoint.map(|endpoint| endpoint.to_string()),
         }
     }
 }

@@ -39,7 +39,7 @@ struct Slot {
 }
 
 /// What has one size.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// When the request began.
     pub start: SystemTime,
@@ -79,15 +79,7 @@ pub(crate) struct Question<'a> {
 /// A request that was found again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    pub start: SystemTime,
-    pub duration: Duration,
-    pub generation: u64,
-    pub status: u16,
-    pub flags: ResponseFlags,
-    pub listener: SocketAddr,
-    pub is_tls: bool,
-    pub from: IpAddr,
-    pub endpoint: Option<SocketAddr>,
+    pub facts: Facts,
     pub rule: String,
     pub cluster: String,
     pub details: String,
@@ -155,7 +147,7 @@ impl Recent {
         for ring in &self.rings {
             let ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
             for slot in ring.slots.iter().filter(|slot| slot.is(request_id.as_bytes())) {
-                if found.as_ref().is_none_or(|other| other.start < slot.facts.start) {
+                if found.as_ref().is_none_or(|other| other.facts.start < slot.facts.start) {
                     found = slot.read();
                 }
             }
@@ -198,24 +190,9 @@ impl Slot {
 
     fn read(&self) -> Option<Found> {
         let mut pieces = Pieces(&self.text).map(|piece| String::from_utf8_lossy(piece).into_owned()).skip(1);
-        let Facts { start, duration, generation, status, flags, listener, is_tls, from, endpoint } = self.facts;
         let (rule, cluster, details) = (pieces.next()?, pieces.next()?, pieces.next()?);
         let asked = if self.has_question { Asked::read(pieces) } else { None };
-        Some(Found {
-            start,
-            duration,
-            generation,
-            status,
-            flags,
-            listener,
-            is_tls,
-            from,
-            endpoint,
-            rule,
-            cluster,
-            details,
-            asked,
-        })
+        Some(Found { facts: self.facts, rule, cluster, details, asked })
     }
 }
 
@@ -275,7 +252,7 @@ mod tests {
         record(&recent, "three", &"/long".repeat(2000), &[]);
         assert!(recent.find("off").is_none() && recent.find("one").is_none());
         let two = recent.find("two").unwrap();
-        assert_eq!((two.rule.as_str(), two.cluster.as_str(), two.generation), ("r", "c", 7));
+        assert_eq!((two.rule.as_str(), two.cluster.as_str(), two.facts.generation), ("r", "c", 7));
         let asked = two.asked.unwrap();
         assert_eq!((asked.path.as_str(), asked.server_name), ("/2", None));
         assert_eq!(asked.headers, [("x-a".to_owned(), "1".to_owned()), ("x-a".to_owned(), "2".to_owned())]);
