@@ -110,9 +110,10 @@ fn connections_that_come_and_go_leave_nothing() {
         }
         gateway.resident_kb()
     };
-    let warm = wave();
-    let grown = wave().max(wave()).saturating_sub(warm);
-    assert!(grown < 4 * 1024, "memory grew by {grown} kB");
+    // Allocators and rings fill up at first; what leaks at each connection grows in every wave.
+    let sizes: Vec<u64> = std::iter::repeat_with(wave).take(12).collect();
+    let calm = sizes.windows(2).filter(|pair| pair[1].saturating_sub(pair[0]) < 256).count();
+    assert!(calm >= 3, "memory in kB: {sizes:?}");
     let active = || gateway.metric("limani_downstream_connections_active", "");
     until(|| (active() == 0.0).then_some(())).expect("no connection is left over");
 }
