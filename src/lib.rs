@@ -17,12 +17,13 @@
 //! compile   <- base telemetry resource snapshot
 //! net       <-
 //! upstream  <- base telemetry snapshot net
+//! certs     <- base telemetry snapshot
 //! explain   <- snapshot
-//! proxy     <- base telemetry snapshot net upstream
-//! control   <- base telemetry resource snapshot source analysis compile
-//! admin     <- base telemetry snapshot explain control
+//! proxy     <- base telemetry snapshot net upstream certs
+//! control   <- base telemetry resource snapshot source analysis compile certs
+//! admin     <- base telemetry snapshot explain certs control
 //! demo      <- base
-//! app       <- base telemetry resource snapshot source upstream proxy control admin
+//! app       <- base telemetry resource snapshot source upstream certs proxy control admin
 //! cli       <- base resource snapshot source analysis compile explain app demo
 //! bench     <- snapshot control
 //! fuzz      <- resource snapshot source analysis compile net
@@ -46,8 +47,14 @@
 //! toml            <- source/limani_toml
 //! notify          <- control/watch.rs
 //! hyper           <- admin demo upstream/tunnel.rs
-//! reqwest         <- cli demo
-//! rcgen           <- demo
+//! reqwest         <- cli demo certs
+//! rcgen           <- demo certs
+//! instant_acme    <- certs/acme
+//! hickory_net     <- certs/acme
+//! tonic           <- certs/identity
+//! tonic_prost     <- certs/identity
+//! prost           <- certs/identity
+//! prost_types     <- certs/identity
 //! anyhow          <- cli app demo
 //! clap            <- cli
 //! ```
@@ -71,6 +78,7 @@ mod app;
 mod base;
 #[doc(hidden)]
 pub mod bench;
+mod certs;
 mod cli;
 mod compile;
 #[cfg(test)]

@@ -74,7 +74,7 @@ pub(crate) fn compile(
     proxy.access_logs = access_logs::build(resources, settings, &mut work.problems);
     let findings = work.problems.into_findings();
     memory.finish(resources);
-    (Snapshot { generation, listeners, clusters, proxy: Arc::new(proxy) }, findings)
+    (Snapshot { generation, listeners, clusters, proxy: Arc::new(proxy), issuance: Arc::default() }, findings)
 }
 
 fn policy(settings: &Settings) -> ProxyPolicy {

@@ -20,6 +20,7 @@ use crate::resource::codes;
 use crate::resource::finding::{Finding, Location};
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
+use crate::snapshot::issuance::Issuance;
 use crate::snapshot::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -74,6 +75,7 @@ pub(crate) struct Pipeline<S> {
     requests: mpsc::Receiver<Request>,
     status: watch::Sender<Arc<Status>>,
     plan: watch::Sender<WatchPlan>,
+    issuance: watch::Sender<Arc<Issuance>>,
 }
 
 impl<S: Sockets> Pipeline<S> {
@@ -89,15 +91,29 @@ impl<S: Sockets> Pipeline<S> {
         let status = watch::Sender::new(Arc::new(status));
         let reloader = Reloader { requests: sender, status: status.subscribe() };
         let plan = watch::Sender::new(WatchPlan::default());
-        let kept = Kept::default();
-        let pipeline =
-            Pipeline { settings, store, telemetry, sockets, kept, unbound: Vec::new(), requests, status, plan };
+        let pipeline = Pipeline {
+            settings,
+            store,
+            telemetry,
+            sockets,
+            kept: Kept::default(),
+            unbound: Vec::new(),
+            requests,
+            status,
+            plan,
+            issuance: watch::Sender::default(),
+        };
         (pipeline, reloader)
     }
 
     /// What is to be watched; follows the configuration.
     pub(crate) fn watch_plan(&self) -> watch::Receiver<WatchPlan> {
         self.plan.subscribe()
+    }
+
+    /// Which certificates are to be got; follows the configuration.
+    pub(crate) fn issuance(&self) -> watch::Receiver<Arc<Issuance>> {
+        self.issuance.subscribe()
     }
 
     /// Runs once for every request, or for several that wait together. Ends when all `Reloader`s are gone.
@@ -186,6 +202,11 @@ impl<S: Sockets> Pipeline<S> {
         let snapshot = Arc::new(snapshot);
         retire(self.store.publish(Arc::clone(&snapshot)));
         self.sockets.commit(prepared, &snapshot).await;
+        self.issuance.send_if_modified(|current| {
+            let differs = *current != snapshot.issuance;
+            *current = Arc::clone(&snapshot.issuance);
+            differs
+        });
         self.status.send_modify(|status| {
             *status = Arc::new(status.with_snapshot(&snapshot, settings, SystemTime::now()));
         });

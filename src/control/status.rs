@@ -22,6 +22,8 @@ pub(crate) enum Cause {
     File,
     /// `limani reload`, or the admin port.
     Admin,
+    /// A certificate was issued or renewed.
+    Certificate,
 }
 
 impl Cause {
@@ -31,6 +33,7 @@ impl Cause {
             Cause::Signal => "signal",
             Cause::File => "file",
             Cause::Admin => "admin",
+            Cause::Certificate => "certificate",
         }
     }
 }

@@ -11,6 +11,7 @@ mod example;
 pub(crate) mod fault;
 pub(crate) mod hash_policy;
 pub(crate) mod headers;
+pub(crate) mod issuance;
 pub(crate) mod listener;
 pub(crate) mod matcher;
 pub(crate) mod miss;
@@ -37,6 +38,7 @@ use crate::base::cidr::Cidr;
 use crate::telemetry::logs::AccessLogs;
 
 use self::cluster::Cluster;
+use self::issuance::Issuance;
 use self::listener::Listener;
 
 /// One generation of the configuration.
@@ -49,6 +51,7 @@ pub(crate) struct Snapshot {
     /// By Istio's cluster name (`outbound|80||web.default.svc.cluster.local`); routes hold their own `Arc`s.
     pub clusters: HashMap<Arc<str>, Arc<Cluster>>,
     pub proxy: Arc<ProxyPolicy>,
+    pub issuance: Arc<Issuance>,
 }
 
 /// What holds for every request, whatever its route. Units and defaults stand in `resource::settings::HttpSettings`.
@@ -117,7 +120,7 @@ impl Snapshot {
     /// Generation 0: nothing is bound.
     pub(crate) fn empty() -> Snapshot {
         let proxy = Arc::new(ProxyPolicy::default());
-        Snapshot { generation: 0, listeners: Vec::new(), clusters: HashMap::new(), proxy }
+        Snapshot { generation: 0, listeners: Vec::new(), clusters: HashMap::new(), proxy, issuance: Arc::default() }
     }
 
     /// What is bound to an address.

@@ -111,6 +111,7 @@ impl Setup {
             generation: 1,
             listeners: vec![Arc::new(listener)],
             clusters: HashMap::from([(Arc::clone(&cluster.name), cluster)]),
+            issuance: Arc::default(),
             proxy: Arc::new(ProxyPolicy {
                 max_head_bytes: 60 * 1024,
                 max_headers: 100,
