@@ -60,10 +60,10 @@ fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
     }
 }
 
-/// What can be told of a certificate.
-pub(super) fn facts(certificate: &CertificateDer<'_>, source: &str) -> Option<CertificateFacts> {
-    let certificate = Arc::new(Certificate::read(certificate)?);
-    Some(CertificateFacts { source: source.to_owned(), certificate })
+/// What can be told of the certificate of a key; nothing but its source if it cannot be read.
+pub(super) fn facts(key: &CertifiedKey, source: String) -> CertificateFacts {
+    let certificate = key.cert.first().and_then(|certificate| Certificate::read(certificate)).unwrap_or_default();
+    CertificateFacts { source, certificate: Arc::new(certificate) }
 }
 
 /// Whether the certificate has this very name, such as a URI or `*.example.com`.

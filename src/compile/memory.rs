@@ -18,6 +18,7 @@ use crate::resource::core::Secret;
 use crate::resource::meta::Object;
 use crate::resource::settings::Settings;
 use crate::snapshot::cluster::Cluster;
+use crate::snapshot::offer::Offer;
 use crate::snapshot::pattern::Pattern;
 use crate::snapshot::route::{RouteRule, VirtualHost};
 
@@ -37,7 +38,7 @@ pub(crate) struct Memory {
     whole: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     search: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     keys: Kept<u128, Result<Arc<CertifiedKey>, String>>,
-    pub(super) server_configs: Kept<u128, Arc<ServerConfig>>,
+    pub(super) server_configs: Kept<u128, (Arc<ServerConfig>, Arc<Offer>)>,
     pub(super) client_configs: Kept<u128, Arc<ClientConfig>>,
     system_roots: Option<Arc<RootCertStore>>,
     seeds: (RandomState, RandomState),

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
+use rustls::server::NoClientAuth;
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SignatureScheme};
 
 use super::authorities::Authorities;
 use super::certificates;
@@ -18,7 +18,8 @@ use crate::resource::codes;
 use crate::resource::core::Secret;
 use crate::resource::meta::Object;
 use crate::resource::networking::{Gateway, ServerTls, ServerTlsMode};
-use crate::snapshot::tls::{CertificateFacts, ClientRules, ServerTerms, TlsServer};
+use crate::snapshot::offer::{Offer, Offered};
+use crate::snapshot::tls::{ClientRules, ServerTerms, TlsServer};
 
 /// Our own certificate in the mesh, by Istio's name for it.
 pub(super) const IDENTITY: &str = "builtin://";
@@ -78,21 +79,17 @@ fn try_build(
     }
     let material = read_material(work, settings, gateway, path)?;
     let authorities = policy.as_ref().map(|_| read_authorities(work, settings)).transpose()?;
-    let facts: Vec<_> =
-        material.iter().filter_map(|(source, key)| certificates::facts(key.cert.first()?, source)).collect();
-    tell_dates(work, &facts, gateway, path);
     let rules = policy.as_ref().map_or_else(ClientRules::default, |policy| ClientRules {
         identity: work.memory.fingerprint(&(policy, &authorities)),
         required: policy.required,
         verified: matches!(policy.check, Check::Everything { .. }),
     });
-    let chains: Vec<&[CertificateDer<'_>]> = material.iter().map(|(_, key)| key.cert.as_slice()).collect();
+    let chains: Vec<_> = material.iter().map(|(source, key)| (source, key.cert.as_slice())).collect();
     let server = (gateway.key(), path, inside, of_mesh);
     let fingerprint = work.memory.fingerprint(&(server, &parameters, chains, &policy, &authorities));
-    let config = match work.memory.server_configs.get(&fingerprint) {
+    let (config, certificates) = match work.memory.server_configs.get(&fingerprint) {
         Some(kept) => kept,
         None => {
-            let keys = material.into_iter().map(|(_, key)| key).collect();
             let clients = match (policy, authorities) {
                 (Some(policy), Some((authorities, lists))) => {
                     let authorities = Authorities::read(&authorities, lists.as_deref());
@@ -101,17 +98,17 @@ fn try_build(
                 }
                 _ => None,
             };
-            let made = config(&parameters, keys, clients, alpn(inside, of_mesh))
+            let offered =
+                material.into_iter().map(|(source, key)| Offered { facts: certificates::facts(&key, source), key });
+            let offer = Arc::new(Offer::new(offered.collect()));
+            let made = config(&parameters, offer.clone(), clients, alpn(inside, of_mesh))
                 .map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), reason))?;
-            work.memory.server_configs.insert(fingerprint, made)
+            work.memory.server_configs.insert(fingerprint, (made, offer))
         }
     };
-    Ok(ServerTerms {
-        config,
-        has_default_ciphers: parameters.has_default_ciphers(),
-        certificates: facts,
-        clients: rules,
-    })
+    tell_dates(work, &certificates, gateway, path);
+    let has_default_ciphers = parameters.has_default_ciphers();
+    Ok(ServerTerms { config, has_default_ciphers, certificates, clients: rules })
 }
 
 /// What clients are asked for; `None`: nothing. Fails if it cannot work.
@@ -180,8 +177,8 @@ fn was_told(work: &Work<'_>, name: &str) -> bool {
     name.starts_with("file:") && work.index.secret(name).is_none()
 }
 
-fn tell_dates(work: &mut Work<'_>, facts: &[CertificateFacts], gateway: &Object<Gateway>, path: &str) {
-    for fact in facts.iter().filter(|fact| !fact.certificate.is_in_date(work.now)) {
+fn tell_dates(work: &mut Work<'_>, offer: &Offer, gateway: &Object<Gateway>, path: &str) {
+    for fact in offer.facts().filter(|fact| !fact.certificate.is_in_date(work.now)) {
         let message = format!("the certificate of {} is outside its dates; it is served nevertheless", fact.source);
         work.problems.report(gateway, &codes::CERTIFICATE_DATE, &format!("{path}.tls"), message);
     }
@@ -311,7 +308,7 @@ fn alpn(inside: Inside, of_mesh: bool) -> Vec<Vec<u8>> {
 
 fn config(
     parameters: &Parameters<'_>,
-    keys: Vec<Arc<CertifiedKey>>,
+    certificates: Arc<Offer>,
     clients: Option<(ClientPolicy, Authorities)>,
     alpn: Vec<Vec<u8>>,
 ) -> Result<Arc<ServerConfig>, String> {
@@ -325,43 +322,9 @@ fn config(
             builder.with_client_cert_verifier(Arc::new(ClientVerifier { policy, authorities, algorithms }))
         }
     };
-    let mut config = builder.with_cert_resolver(Arc::new(Certificates { keys }));
+    let mut config = builder.with_cert_resolver(certificates);
     config.ignore_client_order = true;
     config.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
     config.alpn_protocols = alpn;
     Ok(Arc::new(config))
-}
-
-/// The certificates of one server: ECDSA for clients that can, and of one kind the one that names the SNI exactly.
-#[derive(Debug)]
-struct Certificates {
-    keys: Vec<Arc<CertifiedKey>>,
-}
-
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if let [only] = self.keys.as_slice() {
-            return Some(only.clone());
-        }
-        let usable = self.keys.iter().filter(|key| key.key.choose_scheme(hello.signature_schemes()).is_some());
-        let names_it = |key: &CertifiedKey| hello.server_name().is_some_and(|name| names_exactly(key, name));
-        usable.min_by_key(|key| (!is_ecdsa(key, &hello), !names_it(key))).cloned()
-    }
-}
-
-fn is_ecdsa(key: &CertifiedKey, hello: &ClientHello<'_>) -> bool {
-    let scheme = key.key.choose_scheme(hello.signature_schemes()).map(|signer| signer.scheme());
-    matches!(
-        scheme,
-        Some(
-            SignatureScheme::ECDSA_NISTP256_SHA256
-                | SignatureScheme::ECDSA_NISTP384_SHA384
-                | SignatureScheme::ECDSA_NISTP521_SHA512
-        )
-    )
-}
-
-fn names_exactly(key: &CertifiedKey, name: &str) -> bool {
-    let facts = key.cert.first().and_then(|certificate| certificates::facts(certificate, ""));
-    facts.is_some_and(|facts| facts.certificate.dns.iter().any(|own| own.eq_ignore_ascii_case(name)))
 }

@@ -376,7 +376,7 @@ mod tests {
                 let terms = ServerTerms {
                     config,
                     has_default_ciphers: true,
-                    certificates: Vec::new(),
+                    certificates: Default::default(),
                     clients: Default::default(),
                 };
                 let ready = TlsServer::Ready(Box::new(terms));

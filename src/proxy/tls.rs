@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use rustls::{CipherSuite, ProtocolVersion};
+use rustls::sign::SigningKey;
+use rustls::{CipherSuite, ProtocolVersion, SignatureScheme, SupportedCipherSuite};
 use tokio::io::AsyncBufReadExt;
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
@@ -14,7 +15,8 @@ use super::connection::{ClientFacts, ClientProtocol, TlsFacts};
 use crate::base::clock;
 use crate::net::hello::{Hello, Opening, Preface, preface};
 use crate::net::prefixed::Prefixed;
-use crate::snapshot::certificate::{Certificate, sha256};
+use crate::snapshot::certificate::Certificate;
+use crate::snapshot::offer::Offer;
 use crate::snapshot::tls::ServerTerms;
 
 /// A client's connection after the handshake.
@@ -33,7 +35,10 @@ pub(super) async fn shake_hands(
         client_hello.alpn().is_none_or(|mut offered| offered.any(|name| spoken.iter().any(|known| known == name)));
     let prefers_chacha = client_hello.cipher_suites().iter().copied().find(|suite| cipher_name(*suite).is_some());
     let prefers_chacha = prefers_chacha.is_some_and(is_old_chacha);
-    let served = served(terms, &hello);
+    let schemes = match terms.certificates.is_single() {
+        true => Vec::new(),
+        false => client_hello.signature_schemes().to_vec(),
+    };
     opening.consume(hello.length);
     let (socket, rest) = opening.into_parts();
     // Changed copies share tickets and sessions.
@@ -48,6 +53,8 @@ pub(super) async fn shake_hands(
     let stream = StartHandshake::from_parts(hello.accepted, Prefixed::new(socket, rest));
     let stream = stream.into_stream(config).await?;
     let (_, session) = stream.get_ref();
+    let suite = session.negotiated_cipher_suite();
+    let served = served(&terms.certificates, server_name.as_deref(), &schemes, suite);
     let client = match session.peer_certificates().and_then(<[_]>::first) {
         Some(shown) => Some(read_client(shown, terms, served.as_deref())?),
         None => None,
@@ -55,7 +62,7 @@ pub(super) async fn shake_hands(
     let facts = TlsFacts {
         server_name,
         version: session.protocol_version().unwrap_or(ProtocolVersion::Unknown(0)),
-        cipher: session.negotiated_cipher_suite().map(|suite| suite.suite()),
+        cipher: suite.map(|suite| suite.suite()),
         served,
         client,
         rules: terms.clients,
@@ -72,14 +79,18 @@ fn is_old_chacha(suite: CipherSuite) -> bool {
     )
 }
 
-/// The certificate that this client gets.
-fn served(terms: &ServerTerms, hello: &Hello) -> Option<Arc<Certificate>> {
-    if let [only] = terms.certificates.as_slice() {
-        return Some(only.certificate.clone());
-    }
-    let chosen = terms.config.cert_resolver.resolve(hello.accepted.client_hello())?;
-    let chosen = sha256(chosen.cert.first()?);
-    terms.certificates.iter().map(|facts| &facts.certificate).find(|known| known.sha256 == chosen).cloned()
+/// The certificate that a client got: what was agreed tells which algorithms of its hello counted.
+fn served(
+    offer: &Offer,
+    name: Option<&str>,
+    schemes: &[SignatureScheme],
+    suite: Option<SupportedCipherSuite>,
+) -> Option<Arc<Certificate>> {
+    let is_usable = |key: &dyn SigningKey| {
+        suite.is_none_or(|suite| suite.usable_for_signature_algorithm(key.algorithm()))
+            && key.choose_scheme(schemes).is_some()
+    };
+    offer.choose(name, is_usable).map(|offered| Arc::clone(&offered.facts.certificate))
 }
 
 /// What the client's certificate says. Resumed sessions bring one that was judged before: it may have expired since.

@@ -101,7 +101,7 @@ fn show_tls(tls: &TlsServer) -> Value {
     match tls {
         TlsServer::Unavailable { reason } => json!({ "unavailable": reason }),
         TlsServer::Ready(terms) => {
-            let facts = terms.certificates.iter().map(|facts| {
+            let facts = terms.certificates.facts().map(|facts| {
                 let certificate = &facts.certificate;
                 json!({
                     "source": facts.source,

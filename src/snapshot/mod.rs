@@ -15,6 +15,7 @@ pub(crate) mod issuance;
 pub(crate) mod listener;
 pub(crate) mod matcher;
 pub(crate) mod miss;
+pub(crate) mod offer;
 pub(crate) mod outbound;
 pub(crate) mod path;
 pub(crate) mod path_index;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::certificate::Certificate;
+use super::offer::Offer;
 
 /// How a chain ends TLS.
 pub(crate) enum TlsServer {
@@ -23,8 +24,7 @@ pub(crate) struct ServerTerms {
     pub config: Arc<ServerConfig>,
     /// Whether a client may put ChaCha20 before AES, as those without hardware for AES do.
     pub has_default_ciphers: bool,
-    /// What may be served, in the order of preference.
-    pub certificates: Vec<CertificateFacts>,
+    pub certificates: Arc<Offer>,
     pub clients: ClientRules,
 }
 
@@ -42,7 +42,9 @@ pub(crate) struct ClientRules {
 impl fmt::Debug for TlsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TlsServer::Ready(terms) => f.debug_tuple("Ready").field(&terms.certificates).finish(),
+            TlsServer::Ready(terms) => {
+                f.debug_tuple("Ready").field(&terms.certificates.facts().collect::<Vec<_>>()).finish()
+            }
             TlsServer::Unavailable { reason } => f.debug_tuple("Unavailable").field(reason).finish(),
         }
     }
