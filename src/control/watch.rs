@@ -144,11 +144,11 @@ fn concerns(changed: &Path, paths: &BTreeSet<PathBuf>) -> bool {
     name == "..data" || paths.iter().any(|path| path.starts_with(changed) || below(changed, path, name))
 }
 
-/// A manifest, or a folder, under the folder `tree`. Files of other kinds (editors' swap files, logs) are not read.
+/// A manifest, a file of a certificate, or a folder, under the folder `tree`. Files of other kinds (editors' swap files, logs) are not read.
 fn below(changed: &Path, tree: &Path, name: &str) -> bool {
     let read = match Path::new(name).extension().and_then(|extension| extension.to_str()) {
         None => true,
-        Some(extension) => ["yaml", "yml", "json"].contains(&extension),
+        Some(extension) => ["yaml", "yml", "json", "crt", "key", "crl", "pem"].contains(&extension),
     };
     read && changed.starts_with(tree)
 }
@@ -172,6 +172,7 @@ mod tests {
             ("/srv/manifests/a.yaml", true),
             ("/srv/manifests/deep/b.yml", true),
             ("/srv/manifests/deep", true),
+            ("/srv/manifests/web/tls.key", true),
             ("/srv/manifests/.a.yaml.swp", false),
             ("/srv/manifests", true),
             ("/srv/manifests/..data", true),

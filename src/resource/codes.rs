@@ -183,6 +183,9 @@ codes! {
     COALESCED_POLICY = "LIM0064" Warning "browsers may reuse a connection for a host with other rules for clients' certificates"
         "Use certificates that do not cover each other's hosts, another address, or the same TLS mode.";
 
+    KEY_READABLE = "LIM0072" Warning "everybody on the machine may read a private key"
+        "Take the rights of others from the file: chmod 600.";
+
     NOT_BOUND = "LIM0090" Error "an address cannot be bound; its listener is not in force"
         "See what else listens there, and whether the port needs a privilege.";
     INTERNAL = "LIM0091" Error "a fault of the gateway itself stopped a reload"

@@ -19,6 +19,8 @@ use crate::base::cidr::Cidr;
 pub(crate) struct Settings {
     pub gateway: GatewaySettings,
     pub identity: IdentitySettings,
+    pub tls: TlsSettings,
+    pub acme: AcmeSettings,
     pub listen: ListenSettings,
     pub source: SourceSettings,
     /// Fixed addresses for hosts, in place of DNS: host name to endpoints.
@@ -64,6 +66,21 @@ pub(crate) struct IdentitySettings {
     pub key: String,
     /// PEM: the roots of the mesh.
     pub root: String,
+}
+
+/// `[tls]`: certificates that stand in no manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TlsSettings {
+    /// Folders of PEM, absolute or relative to the settings file. A folder with `tls.crt` and `tls.key` is a Secret of
+    /// its own name; a folder of folders is a tree of them.
+    pub secrets: Vec<PathBuf>,
+}
+
+/// `[acme]`: certificates that a CA issues.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AcmeSettings {
+    /// The folder with accounts, certificates and challenges; `None`: nothing is issued.
+    pub storage: Option<PathBuf>,
 }
 
 /// `[listen]`: where servers are bound.
@@ -356,6 +373,8 @@ impl Default for Settings {
                 locality: String::new(),
             },
             identity: IdentitySettings::default(),
+            tls: TlsSettings::default(),
+            acme: AcmeSettings::default(),
             listen: ListenSettings { address: anywhere, ports: BTreeMap::new(), proxy_protocol: false },
             source: SourceSettings { watch: true, debounce: Duration::from_millis(200), ..SourceSettings::default() },
             hosts: BTreeMap::new(),

@@ -1,4 +1,5 @@
-//! What is in the certificate files that manifests and routes name? Each becomes a Secret in the gateway's namespace.
+//! What is in the certificate files that manifests, routes and settings name? Each becomes a Secret in the gateway's
+//! namespace.
 //!
 //! The Secret of `serverCertificate: /etc/a.pem` is named `file:/etc/a.pem` and has `tls.crt` and `tls.key`; a CA file is
 //! the Secret `file:<path of the CA>` with `ca.crt`, a revocation list `file:<path of the list>` with `ca.crl`. Our own
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::directory::Stamp;
+use super::folders::{Folders, Reading, readable_by_others};
 use crate::resource::ResourceSet;
 use crate::resource::codes;
 use crate::resource::core::Secret;
@@ -22,7 +24,11 @@ use crate::resource::settings::Settings;
 pub(super) struct Certificates {
     files: HashMap<PathBuf, (Stamp, Vec<u8>)>,
     secrets: HashMap<String, Arc<Object<Secret>>>,
+    folders: Folders,
 }
+
+/// The folders below the storage, with what the names of their Secrets begin with.
+const ISSUED: [(&str, &str); 3] = [("hosts", "acme:"), ("secrets", ""), ("local", "local-ca:")];
 
 /// Files that belong together, as an object names them.
 struct Wanted<'a> {
@@ -51,13 +57,57 @@ impl Certificates {
         for rule in &set.destination_rules {
             reader.read_all(&rule.title(), &rule.origin, &of_rule(&rule.spec));
         }
-        let (secrets, paths) = (reader.secrets, reader.paths);
+        let (secrets, mut paths) = (reader.secrets, reader.paths);
         let names: HashSet<&String> = secrets.iter().map(|secret| &secret.meta.name).collect();
         self.secrets.retain(|name, _| names.contains(name));
         let wanted: HashSet<&PathBuf> = paths.iter().collect();
         self.files.retain(|path, _| wanted.contains(path));
         set.secrets.extend(secrets);
+        paths.extend(self.gather_folders(settings, set, findings));
         paths
+    }
+
+    /// The Secrets of folders, of `[tls] secrets` and of what was issued. A manifest's Secret of the same name wins.
+    fn gather_folders(
+        &mut self,
+        settings: &Settings,
+        set: &mut ResourceSet,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<PathBuf> {
+        let (mut reading, namespace) = (Reading::default(), &settings.gateway.namespace);
+        for root in &settings.tls.secrets {
+            self.folders.tree(root, "", namespace, &mut reading);
+        }
+        let issued = settings
+            .acme
+            .storage
+            .iter()
+            .flat_map(|storage| ISSUED.map(|(below, prefix)| (storage.join(below), prefix)));
+        // Where there is no folder, nothing was issued yet.
+        for (root, prefix) in issued.filter(|(root, _)| root.is_dir()) {
+            self.folders.tree(&root, prefix, namespace, &mut reading);
+        }
+        self.folders.finish();
+        let mut origins: HashMap<&str, &Origin> = HashMap::new();
+        let ours = set.secrets.iter().filter(|secret| secret.meta.namespace == *namespace);
+        origins.extend(ours.map(|secret| (secret.meta.name.as_str(), &secret.origin)));
+        let mut added = Vec::with_capacity(reading.secrets.len());
+        for secret in &reading.secrets {
+            match origins.get(secret.meta.name.as_str()) {
+                None => {
+                    origins.insert(&secret.meta.name, &secret.origin);
+                    added.push(Arc::clone(secret));
+                }
+                Some(first) => {
+                    let message = format!("the same Secret stands at {}; that one is in force", first.start());
+                    let finding = Finding::new(&codes::DUPLICATE_OBJECT, secret.origin.start(), message);
+                    findings.push(finding.about(secret.title()).hint("rename the folder, or remove one of the two"));
+                }
+            }
+        }
+        set.secrets.extend(added);
+        findings.extend(reading.findings);
+        reading.linked
     }
 }
 
@@ -139,6 +189,7 @@ impl Reader<'_> {
                 match self.content(name) {
                     Ok(bytes) => {
                         data.insert(key.to_owned(), bytes);
+                        self.look_at_mode(key, name);
                     }
                     Err(error) => self.findings.push(
                         Finding::new(&codes::CERTIFICATE_FILE, origin.locate(&files.field), format!("{name}: {error}"))
@@ -183,6 +234,16 @@ impl Reader<'_> {
         }
     }
 
+    /// Tells once of a private key that everybody may read; not of volumes that kubelet mounts.
+    fn look_at_mode(&mut self, key: &str, name: &str) {
+        let path = self.folder.join(name);
+        let mounted = path.parent().is_some_and(|parent| parent.join("..data").exists());
+        if key == "tls.key" && !mounted {
+            let told = readable_by_others(&path).filter(|finding| !self.findings.contains(finding));
+            self.findings.extend(told);
+        }
+    }
+
     /// What `[identity]` of the settings names.
     fn read_identity(&mut self) {
         let identity = &self.settings.identity;
@@ -196,7 +257,10 @@ impl Reader<'_> {
                 continue;
             }
             match self.content(name) {
-                Ok(bytes) => drop(data.insert(key.to_owned(), bytes)),
+                Ok(bytes) => {
+                    data.insert(key.to_owned(), bytes);
+                    self.look_at_mode(key, name);
+                }
                 Err(error) => {
                     let file = self.folder.join(name).display().to_string();
                     let message = format!("`{setting}` of [identity]: {error}");
@@ -237,6 +301,8 @@ mod tests {
         for name in ["a.pem", "a.key", "ca.pem", "ca.crl"] {
             std::fs::write(folder.path().join(name), name).unwrap();
         }
+        let secret = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(folder.path().join("a.key"), secret).unwrap();
         let tls = ServerTls {
             server_certificate: "a.pem".into(),
             private_key: "a.key".into(),

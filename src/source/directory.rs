@@ -30,6 +30,11 @@ impl Stamp {
         fs::metadata(path).map(|metadata| Stamp::new(&metadata))
     }
 
+    /// In bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     fn new(metadata: &fs::Metadata) -> Stamp {
         let age = metadata.modified().ok().and_then(|written| SystemTime::now().duration_since(written).ok());
         Stamp {

@@ -4,6 +4,7 @@ mod certificates;
 pub(crate) mod decode;
 mod desugar;
 mod directory;
+mod folders;
 mod kinds;
 mod limani_toml;
 mod manifests;
@@ -93,6 +94,7 @@ fn gather_with(settings: Settings, routes: &[Resource], folder: &Path, cache: &m
     cache.manifests.gather(&settings, &mut resources, &mut findings);
     let mut watched = settings.source.manifests.clone();
     watched.extend(settings.source.mesh.clone());
+    watched.extend(settings.tls.secrets.iter().cloned());
     watched.extend(cache.certificates.gather(folder, &settings, &mut resources, &mut findings));
     Gathered { settings, resources, findings, watched }
 }

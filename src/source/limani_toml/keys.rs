@@ -18,6 +18,7 @@ use crate::resource::settings::{AccessLogFormat, HostAddress, PathNormalization,
 pub(in crate::source) struct Keys {
     pub gateway: Gateway,
     pub identity: Identity,
+    pub tls: Tls,
     pub listen: Listen,
     pub source: Source,
     pub hosts: BTreeMap<String, OneOrMany<Host>>,
@@ -48,6 +49,12 @@ pub(in crate::source) struct Identity {
     certificate: Option<String>,
     key: Option<String>,
     root: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::source) struct Tls {
+    secrets: OneOrMany<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -272,6 +279,7 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Parsed<T> {
 pub(in crate::source) fn apply(keys: &Keys, folder: &Path, settings: &mut Settings) -> Result<(), String> {
     apply_gateway(&keys.gateway, settings);
     apply_identity(&keys.identity, settings);
+    settings.tls.secrets = keys.tls.secrets.items().iter().map(|path| folder.join(path)).collect();
     apply_source(&keys.source, folder, settings)?;
     apply_http(&keys.http, settings);
     if let Some(address) = keys.listen.address {
@@ -401,6 +409,8 @@ mod tests {
             [http]
             trusted_proxies = ["10.0.0.0/8"]
             path_normalization = "MERGE_SLASHES"
+            [tls]
+            secrets = "certs/"
             [identity]
             root = "root.pem"
             [access_log]
@@ -411,6 +421,7 @@ mod tests {
         assert_eq!(settings.gateway.labels["istio"], "egress");
         assert_eq!(settings.listen.ports[&443], 8443);
         assert_eq!(settings.source.manifests, [Path::new("/etc/limani/manifests"), Path::new("/abs.yaml")]);
+        assert_eq!(settings.tls.secrets, [Path::new("/etc/limani/certs")]);
         assert_eq!(settings.source.variables["PORT"], "80");
         assert_eq!(settings.source.debounce, Duration::from_secs(1));
         let hosts = &settings.hosts["a.default.svc.cluster.local"];
