@@ -127,8 +127,6 @@ fn note_blocks(balancer: Option<&LoadBalancerSettings>, tls: Option<&ClientTls>,
     if let Some(balancer) = balancer {
         let place = |field: &str| format!("{path}.loadBalancer.{field}");
         unused.note(balancer.zone_aware_lb_setting.is_some(), "zoneAwareLbSetting", || place("zoneAwareLbSetting"));
-        unused.note(balancer.warmup.is_some(), "warmup", || place("warmup"));
-        unused.note(balancer.warmup_duration_secs.is_some(), "warmupDurationSecs", || place("warmupDurationSecs"));
         let passthrough = balancer.simple == Some(SimpleLb::Passthrough);
         unused.note(passthrough, "the load balancer PASSTHROUGH", || place("simple"));
     }

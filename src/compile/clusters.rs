@@ -23,6 +23,7 @@ use crate::resource::networking::{
 };
 use crate::snapshot::cluster::{
     Balancing, Cluster, EndpointSource, Places, ProxyHeader, ServiceFacts, Tunnel, TunnelMethod, UpstreamProtocol,
+    Warmup,
 };
 use crate::snapshot::route::ClusterReference;
 
@@ -222,6 +223,7 @@ fn finish(
         protocol,
         endpoints,
         balancing: balancing(policy.load_balancer),
+        warmup: policy.load_balancer.and_then(warmup),
         tls,
         proxy_header,
         tunnel,
@@ -248,6 +250,20 @@ fn balancing(settings: Option<&LoadBalancerSettings>) -> Balancing {
         SimpleLb::Random => Balancing::Random,
         _ => Balancing::LeastRequest,
     }
+}
+
+/// Nothing else than round robin and least request warms up (Istio).
+fn warmup(settings: &LoadBalancerSettings) -> Option<Box<Warmup>> {
+    if !matches!(balancing(Some(settings)), Balancing::RoundRobin | Balancing::LeastRequest) {
+        return None;
+    }
+    let written = settings.warmup.as_ref();
+    let window = written.and_then(|warmup| warmup.duration).or(settings.warmup_duration_secs)?.0;
+    Some(Box::new(Warmup {
+        window,
+        least: written.and_then(|warmup| warmup.minimum_percent).unwrap_or(10.0) / 100.0,
+        aggression: written.and_then(|warmup| warmup.aggression).unwrap_or(1.0),
+    }))
 }
 
 fn tunnel(written: &TunnelSettings) -> Box<Tunnel> {

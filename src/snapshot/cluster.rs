@@ -17,6 +17,8 @@ pub(crate) struct Cluster {
     pub protocol: UpstreamProtocol,
     pub endpoints: EndpointSource,
     pub balancing: Balancing,
+    /// `None`: new endpoints get their whole share at once. For round robin and least request.
+    pub warmup: Option<Box<Warmup>>,
     /// `None` is plaintext.
     pub tls: Option<TlsClient>,
     /// Each connection begins with whom it is for; connections of different clients are never shared then.
@@ -103,6 +105,27 @@ pub(crate) struct OutlierPolicy {
     pub min_health_percent: u32,
     /// The answers that count as errors; empty: 5xx.
     pub codes: Box<[u16]>,
+}
+
+/// Istio loadBalancer.warmup: a new endpoint's weight grows from `least` to all of it (Envoy's slow start).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Warmup {
+    pub window: Duration,
+    /// The share of its weight that an endpoint begins with, 0 to 1.
+    pub least: f64,
+    /// 1 is a straight line; more is steeper at the beginning.
+    pub aggression: f64,
+}
+
+impl Warmup {
+    /// The share of its weight that an endpoint of this age has; 1 once the window is over.
+    pub(crate) fn share(&self, age: Duration) -> f64 {
+        if age >= self.window {
+            return 1.0;
+        }
+        let passed = age.as_secs_f64().max(1.0) / self.window.as_secs_f64();
+        passed.powf(1.0 / self.aggression).clamp(self.least, 1.0)
+    }
 }
 
 /// Istio localityLbSetting, as it comes out for each endpoint or name in its order.
@@ -273,4 +296,20 @@ pub(crate) struct WorkloadFacts {
     pub version: String,
     pub canonical_service: String,
     pub canonical_revision: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_endpoint_warms_up() {
+        let share = |aggression, age| {
+            let warmup = Warmup { window: Duration::from_secs(100), least: 0.1, aggression };
+            (warmup.share(Duration::from_secs(age)) * 1000.0).round()
+        };
+        let straight: Vec<f64> = [0, 5, 20, 99, 100, 500].into_iter().map(|age| share(1.0, age)).collect();
+        assert_eq!(straight, [100.0, 100.0, 200.0, 990.0, 1000.0, 1000.0]);
+        assert_eq!(share(2.0, 25), 500.0, "a quarter of the window, and its root");
+    }
 }

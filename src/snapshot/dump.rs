@@ -260,6 +260,7 @@ fn show_cluster(cluster: &Cluster) -> Value {
         "namespace": cluster.service.namespace,
         "protocol": cluster.protocol.to_string(),
         "balancing": cluster.balancing.to_string(),
+        "warmup": cluster.warmup.as_ref().map(|warmup| format!("{warmup:?}")),
         "endpoints": endpoints,
         "tls": tls,
         "proxyProtocol": cluster.proxy_header.map(|header| header.to_string()),

@@ -13,7 +13,16 @@ pub(crate) struct Weights {
 /// Cycles of round robin are not longer than this; weights are scaled down to fit.
 const LONGEST_CYCLE: u64 = 4096;
 
+/// What a weight of 1 becomes where shares of it count.
+const FINENESS: f64 = 100.0;
+
 impl Weights {
+    /// `shares` say how much of its weight each endpoint has for now, 0 to 1.
+    pub(crate) fn scaled(each: &[u32], shares: &[f64]) -> Self {
+        let scaled = each.iter().zip(shares).map(|(weight, share)| f64::from((*weight).max(1)) * share * FINENESS);
+        Weights::new(scaled.map(|weight| weight as u32).collect())
+    }
+
     /// Weights of 0 count as 1.
     pub(crate) fn new(each: Vec<u32>) -> Self {
         let each: Vec<u32> = each.into_iter().map(|weight| weight.max(1)).collect();
@@ -158,6 +167,14 @@ mod tests {
         }
         assert_eq!(Weights::new(vec![]).round_robin(None, 3), None);
         assert!(Weights::new(vec![1, u32::MAX]).turns.len() <= LONGEST_CYCLE as usize + 1);
+    }
+
+    #[test]
+    fn shares_of_weights_count_in_turns_and_by_chance() {
+        let weights = Weights::scaled(&[2, 1, 0], &[0.1, 0.2, 1.0]);
+        assert_eq!(weights.each, [20, 20, 100]);
+        assert_eq!(weights.turns.iter().filter(|turn| **turn == 2).count() * 7, weights.turns.len() * 5);
+        assert_eq!(Weights::scaled(&[1], &[0.0]).each, [1], "nobody has nothing");
     }
 
     #[test]

@@ -21,6 +21,8 @@ const CLIENT_UNUSED: Duration = Duration::from_secs(10);
 /// The live state of one address of one cluster identity.
 pub(crate) struct Endpoint {
     pub(super) address: SocketAddr,
+    /// When it was first needed.
+    pub(super) born: Instant,
     /// The only client that its connections are for.
     pub(super) client: Option<Addresses>,
     of_clients: OfClients,
@@ -37,6 +39,7 @@ impl Endpoint {
     fn new(address: SocketAddr, configs: Arc<ClientConfigs>, metrics: ClusterMetrics) -> Self {
         Endpoint {
             address,
+            born: Instant::now(),
             client: None,
             of_clients: OfClients::default(),
             configs,

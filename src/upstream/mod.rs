@@ -402,6 +402,7 @@ mod tests {
             protocol: UpstreamProtocol::AsClient,
             endpoints,
             balancing: Balancing::RoundRobin,
+            warmup: None,
             tls: None,
             proxy_header: None,
             tunnel: None,

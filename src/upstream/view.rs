@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Wish;
 use super::balance::Weights;
@@ -15,7 +15,7 @@ use super::plan::{Member, plan};
 use super::requested::Requested;
 use super::table::Table;
 use crate::net::proxy_protocol::Addresses;
-use crate::snapshot::cluster::{self, Balancing, Cluster, DnsName, EndpointSource, WorkloadFacts};
+use crate::snapshot::cluster::{self, Balancing, Cluster, DnsName, EndpointSource, Warmup, WorkloadFacts};
 
 /// One cluster of one snapshot, joined with the live state of its endpoints.
 pub(super) struct View {
@@ -48,12 +48,20 @@ struct Candidates {
     seen: Vec<Arc<Vec<IpAddr>>>,
     /// Which change of the endpoints' health was the last.
     changes: u64,
+    /// While endpoints warm up: when their weights are others.
+    holds_until: Option<Instant>,
 }
+
+/// So many times in their warm-up the weights of endpoints grow, if that is not more often than `LEAST_STEP`.
+const WARMING_STEPS: u32 = 100;
+const LEAST_STEP: Duration = Duration::from_millis(100);
 
 struct Pool {
     share: u64,
     list: Vec<Candidate>,
     weights: Weights,
+    /// Whether some of the weights still grow.
+    warming: bool,
     /// Where the cluster hashes.
     table: Option<Table>,
 }
@@ -74,7 +82,7 @@ impl View {
     ) -> Self {
         let changing = |names| Source::Changing { names, last: Mutex::default() };
         let source = match &cluster.endpoints {
-            EndpointSource::Static(_) if cluster.outlier.is_some() => changing(Vec::new()),
+            EndpointSource::Static(_) if cluster.outlier.is_some() || cluster.warmup.is_some() => changing(Vec::new()),
             EndpointSource::Static(endpoints) => Source::Fixed(Arc::new(Candidates::new(
                 &group,
                 &cluster,
@@ -163,6 +171,7 @@ impl View {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = |last: &&Arc<Candidates>| {
             last.changes == changes
+                && last.holds_until.is_none_or(|end| Instant::now() < end)
                 && names.iter().zip(&last.seen).all(|((_, addresses), seen)| addresses.is_still(seen))
         };
         if let Some(last) = last.as_ref().filter(holds) {
@@ -203,10 +212,16 @@ impl Candidates {
         let panic = cluster.outlier.as_ref().map_or(0, |policy| policy.min_health_percent);
         let pools = plan(&members, shares, panic).into_iter().map(|planned| {
             let chosen = planned.members.iter().filter_map(|index| endpoints.get(*index)).map(|(endpoint, _)| endpoint);
-            Pool::new(group, cluster.balancing, planned.share, chosen.collect())
+            Pool::new(group, cluster, planned.share, chosen.collect())
         });
         let pools: Vec<Pool> = pools.collect();
-        Candidates { total: pools.iter().map(|pool| pool.share).sum(), pools, ..Candidates::default() }
+        let warming = cluster.warmup.as_ref().filter(|_| pools.iter().any(|pool| pool.warming));
+        Candidates {
+            total: pools.iter().map(|pool| pool.share).sum(),
+            pools,
+            holds_until: warming.map(|warmup| Instant::now() + (warmup.window / WARMING_STEPS).max(LEAST_STEP)),
+            ..Candidates::default()
+        }
     }
 
     /// One of the groups, by their shares.
@@ -226,17 +241,19 @@ impl Candidates {
 }
 
 impl Pool {
-    fn new(group: &Group, balancing: Balancing, share: u64, endpoints: Vec<&cluster::Endpoint>) -> Self {
+    fn new(group: &Group, cluster: &Cluster, share: u64, endpoints: Vec<&cluster::Endpoint>) -> Self {
         let candidate = |endpoint: &&cluster::Endpoint| Candidate {
             endpoint: group.endpoint(endpoint.address),
             workload: Arc::clone(&endpoint.workload),
         };
-        Pool {
-            share,
-            list: endpoints.iter().map(candidate).collect(),
-            weights: Weights::new(endpoints.iter().map(|endpoint| endpoint.weight).collect()),
-            table: balancing.hashes().then(|| table(balancing, &endpoints)).flatten(),
-        }
+        let list: Vec<Candidate> = endpoints.iter().map(candidate).collect();
+        let weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
+        let shares_of = |warmup: &Warmup| list.iter().map(|one| warmup.share(one.endpoint.born.elapsed())).collect();
+        let shares: Vec<f64> = cluster.warmup.as_deref().map(shares_of).unwrap_or_default();
+        let warming = shares.iter().any(|share| *share < 1.0);
+        let weights = if warming { Weights::scaled(&weights, &shares) } else { Weights::new(weights) };
+        let table = cluster.balancing.hashes().then(|| table(cluster.balancing, &endpoints)).flatten();
+        Pool { share, list, weights, warming, table }
     }
 }
 

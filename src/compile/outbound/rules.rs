@@ -80,6 +80,7 @@ fn special(work: &mut Work<'_>, name: &str, endpoints: EndpointSource) -> Cluste
         protocol: UpstreamProtocol::AsClient,
         endpoints,
         balancing: Balancing::LeastRequest,
+        warmup: None,
         tls: None,
         proxy_header: None,
         tunnel: None,

@@ -55,6 +55,7 @@ impl Setup {
             protocol: self.protocol,
             endpoints: EndpointSource::Static(vec![endpoint]),
             balancing: Balancing::RoundRobin,
+            warmup: None,
             tls: None,
             proxy_header: None,
             tunnel: None,
