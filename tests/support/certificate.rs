@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -37,6 +37,11 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Identity { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// A certificate for somebody else's key, in PEM.
+    pub fn sign(&self, params: &CertificateParams, key: &impl PublicKeyData) -> Option<String> {
+        params.signed_by(key, &self.issuer).ok().map(|certificate| certificate.pem())
     }
 
     /// Writes the authority's certificate for curl's `--cacert`.

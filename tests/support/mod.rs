@@ -7,10 +7,16 @@
 
 pub mod address;
 pub mod backend;
+pub mod ca;
+pub mod caddy;
 pub mod certificate;
 pub mod curl;
 pub mod gateway;
 pub mod grpc;
+pub mod knot;
 pub mod manifests;
+pub mod pebble;
 pub mod raw;
+pub mod server;
+pub mod tool;
 pub mod websocket;
