@@ -56,7 +56,8 @@ impl Knot {
     pub fn records(&self) -> String {
         let program = tool::needed("knotc").expect("it comes with knotd");
         let mut command = Command::new(program);
-        let output = command.args(["-c", "knot.conf", "zone-read", &self.zone]).current_dir(self.folder.path()).output();
+        let output =
+            command.args(["-c", "knot.conf", "zone-read", &self.zone]).current_dir(self.folder.path()).output();
         let output = output.expect("knotc runs");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()

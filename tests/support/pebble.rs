@@ -59,9 +59,8 @@ impl PebblePlan {
 
     /// Its profiles, each with the seconds that its certificates are valid; `default` is what it takes by itself.
     pub fn profiles(self, profiles: &[(&str, u32)]) -> Self {
-        let entry = |&(name, seconds): &(&str, u32)| {
-            (name.to_owned(), json!({"description": name, "validityPeriod": seconds}))
-        };
+        let entry =
+            |&(name, seconds): &(&str, u32)| (name.to_owned(), json!({"description": name, "validityPeriod": seconds}));
         let profiles: serde_json::Map<_, _> = profiles.iter().map(entry).collect();
         self.set("profiles", profiles.into())
     }
