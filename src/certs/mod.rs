@@ -1,4 +1,7 @@
 //! Who are we, and until when? Certificates are issued and renewed here, and put where the configuration reads them.
 
 pub(crate) mod challenges;
+mod durable;
 pub(crate) mod issue;
+mod lock;
+pub(crate) mod store;
