@@ -3,6 +3,7 @@
 //! Kubernetes swaps a whole folder of mounted files by renaming the symlink `..data`; editors rename a new file into
 //! place; folders vanish and come back. So every file is watched through its folder, and every folder also through its
 //! parent. Watches are set anew after each change, because a folder that came back is not the one that was watched.
+//! Some file systems, such as NFS and those of some CSI drivers, tell of nothing: files are also looked at every minute.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,16 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::pipeline::Reloader;
 use super::status::Cause;
 
 /// Files that never come to rest are read again at the latest after this many times the debounce.
 const LONGEST_WAIT: u32 = 20;
+
+/// How often files are looked at that nobody told of.
+const POLL: Duration = Duration::from_secs(60);
 
 /// What is to be watched, and how patiently.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +47,19 @@ pub(crate) async fn follow(mut plan: watch::Receiver<WatchPlan>, reloader: Reloa
         tokio::select! {
             changed = plan.changed() => if changed.is_err() { return },
             () = quiet_change(&mut changes, current.debounce) => {}
+            () = look(&current, &reloader) => {}
         }
+    }
+}
+
+/// Asks for a run every minute, which does nothing where files are the same. Never ends.
+async fn look(plan: &WatchPlan, reloader: &Reloader) {
+    if plan.paths.is_empty() {
+        return std::future::pending().await;
+    }
+    loop {
+        sleep(POLL).await;
+        reloader.request(Cause::File);
     }
 }
 
@@ -72,7 +88,7 @@ async fn set_watches(plan: WatchPlan, tell: mpsc::Sender<()>) -> Option<Recommen
     match set {
         Ok(Ok(watcher)) => Some(watcher),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "files are not watched; SIGHUP and `limani reload` still work");
+            tracing::warn!(%error, "files are not watched; they are read every minute, and at SIGHUP and `limani reload`");
             None
         }
         Err(error) => {
@@ -94,7 +110,7 @@ fn watch_all(paths: BTreeSet<PathBuf>, tell: mpsc::Sender<()>) -> notify::Result
     let mut watcher = RecommendedWatcher::new(handler, Config::default())?;
     for (path, mode) in places {
         if let Err(error) = watcher.watch(&path, mode) {
-            tracing::warn!(path = %path.display(), %error, "cannot be watched; SIGHUP and `limani reload` still work");
+            tracing::warn!(path = %path.display(), %error, "cannot be watched; it is read every minute, and at SIGHUP and `limani reload`");
         }
     }
     Ok(watcher)

@@ -186,6 +186,9 @@ codes! {
     KEY_READABLE = "LIM0072" Warning "everybody on the machine may read a private key"
         "Take the rights of others from the file: chmod 600.";
 
+    NEVER_UPDATED = "LIM0073" Warning "a certificate file is mounted with subPath and stays as it is, whatever becomes of its Secret"
+        "Mount the whole volume, and name the files in it.";
+
     NOT_BOUND = "LIM0090" Error "an address cannot be bound; its listener is not in force"
         "See what else listens there, and whether the port needs a privilege.";
     INTERNAL = "LIM0091" Error "a fault of the gateway itself stopped a reload"

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::directory::Stamp;
 use super::folders::{Folders, Reading, readable_by_others};
+use super::mounts::Mounts;
 use crate::resource::ResourceSet;
 use crate::resource::codes;
 use crate::resource::core::Secret;
@@ -63,6 +64,8 @@ impl Certificates {
         let wanted: HashSet<&PathBuf> = paths.iter().collect();
         self.files.retain(|path, _| wanted.contains(path));
         set.secrets.extend(secrets);
+        paths.extend(settings.tls.secrets.iter().cloned());
+        tell_frozen(&paths, findings);
         paths.extend(self.gather_folders(settings, set, findings));
         paths
     }
@@ -108,6 +111,18 @@ impl Certificates {
         set.secrets.extend(added);
         findings.extend(reading.findings);
         reading.linked
+    }
+}
+
+/// Tells of certificates that no update will ever reach.
+fn tell_frozen(paths: &[PathBuf], findings: &mut Vec<Finding>) {
+    if paths.is_empty() {
+        return;
+    }
+    for place in Mounts::read().frozen_among(paths) {
+        let location = Location { file: place.display().to_string(), line: 0, column: 0 };
+        let message = "it is mounted with subPath: only a new container sees a new version";
+        findings.push(Finding::new(&codes::NEVER_UPDATED, location, message));
     }
 }
 

@@ -9,6 +9,7 @@ mod kinds;
 mod limani_toml;
 mod manifests;
 mod mesh;
+mod mounts;
 mod variables;
 pub(crate) mod yaml;
 
@@ -94,7 +95,6 @@ fn gather_with(settings: Settings, routes: &[Resource], folder: &Path, cache: &m
     cache.manifests.gather(&settings, &mut resources, &mut findings);
     let mut watched = settings.source.manifests.clone();
     watched.extend(settings.source.mesh.clone());
-    watched.extend(settings.tls.secrets.iter().cloned());
     watched.extend(cache.certificates.gather(folder, &settings, &mut resources, &mut findings));
     Gathered { settings, resources, findings, watched }
 }
