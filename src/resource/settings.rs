@@ -1,5 +1,7 @@
 //! What `limani.toml` says, with every default filled in. Keys and their meaning stand in conf/limani.toml.
 
+pub(crate) mod acme;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use self::acme::AcmeSettings;
 use super::finding::Location;
 use super::meta::Labels;
 use super::networking::{
@@ -74,13 +77,6 @@ pub(crate) struct TlsSettings {
     /// Folders of PEM, absolute or relative to the settings file. A folder with `tls.crt` and `tls.key` is a Secret of
     /// its own name; a folder of folders is a tree of them.
     pub secrets: Vec<PathBuf>,
-}
-
-/// `[acme]`: certificates that a CA issues.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AcmeSettings {
-    /// The folder with accounts, certificates and challenges; `None`: nothing is issued.
-    pub storage: Option<PathBuf>,
 }
 
 /// `[listen]`: where servers are bound.

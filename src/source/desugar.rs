@@ -55,7 +55,16 @@ pub(super) fn desugar(
 struct Front<'a> {
     host: &'a str,
     port: u16,
-    tls: Option<(&'a str, &'a str)>,
+    tls: Option<Credential<'a>>,
+}
+
+/// Where the certificate of a host comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Credential<'a> {
+    /// Certificate and key.
+    Files(&'a str, &'a str),
+    /// A credentialName such as `acme://`.
+    Issued(&'a str),
 }
 
 /// A line that was understood.
@@ -65,8 +74,7 @@ struct Line<'a> {
     origin: &'a Origin,
     path: &'a str,
     port: u16,
-    /// Certificate and key.
-    tls: Option<(&'a str, &'a str)>,
+    tls: Option<Credential<'a>>,
     action: Action,
 }
 
@@ -98,10 +106,9 @@ impl<'a> Line<'a> {
         }
         let tls = match &route.tls {
             None | Some(RouteTls::Switch(false)) => None,
-            Some(RouteTls::Switch(true)) => {
-                return Err("`tls` needs files: { certificate = \"file.pem\", key = \"file.pem\" }".into());
-            }
-            Some(RouteTls::Files { certificate, key }) => Some((certificate.as_str(), key.as_str())),
+            Some(RouteTls::Switch(true)) => return Err(format!("`tls` has to be {CREDENTIALS}")),
+            Some(RouteTls::Issued(issuer)) => Some(Credential::Issued(issued(issuer)?)),
+            Some(RouteTls::Files { certificate, key }) => Some(Credential::Files(certificate, key)),
         };
         let action = match (route.to.items(), &route.redirect) {
             ([], Some(url)) => Action::Redirect(redirect(url)?),
@@ -210,6 +217,19 @@ impl<'a> Line<'a> {
             rewrite: format!("{}/", base.trim_end_matches('/').replace('\\', "\\\\")),
         };
         HttpRewrite { uri_regex_rewrite: Some(regex), ..HttpRewrite::default() }
+    }
+}
+
+/// What `tls` may say.
+const CREDENTIALS: &str = "\"acme\", \"local-ca\", or files: { certificate = \"file.pem\", key = \"file.pem\" }";
+
+/// The credentialName of an issuer.
+fn issued(issuer: &str) -> Result<&str, String> {
+    match issuer {
+        "acme" => Ok("acme://"),
+        "local-ca" => Ok("local-ca://"),
+        named if named.starts_with("acme://") => Ok(named),
+        other => Err(format!("`tls` cannot be \"{other}\"; it has to be {CREDENTIALS}")),
     }
 }
 
@@ -325,13 +345,15 @@ fn front_objects(
 fn server(front: &Front<'_>) -> Server {
     let (protocol, tls) = match front.tls {
         None => ("HTTP", None),
-        Some((certificate, key)) => {
-            let tls = ServerTls {
-                mode: ServerTlsMode::Simple,
-                server_certificate: certificate.to_owned(),
-                private_key: key.to_owned(),
-                ..ServerTls::default()
-            };
+        Some(credential) => {
+            let mut tls = ServerTls { mode: ServerTlsMode::Simple, ..ServerTls::default() };
+            match credential {
+                Credential::Files(certificate, key) => {
+                    tls.server_certificate = certificate.to_owned();
+                    tls.private_key = key.to_owned();
+                }
+                Credential::Issued(name) => tls.credential_name = name.to_owned(),
+            }
             ("HTTPS", Some(tls))
         }
     };
@@ -380,11 +402,18 @@ mod tests {
             [[route]]
             host = ["b.com", "c.com"]
             redirect = "https://a.com"
+            [[route]]
+            host = "d.com"
+            to = "http://127.0.0.1:3000"
+            tls = "acme"
             "#,
         )
         .unwrap();
         let names: Vec<_> = set.gateways.iter().map(|g| (g.meta.name.as_str(), g.spec.servers.len())).collect();
-        assert_eq!(names, [("route-1", 2), ("route-3-1", 1), ("route-3-2", 1)]);
+        assert_eq!(names, [("route-1", 2), ("route-3-1", 1), ("route-3-2", 1), ("route-4", 2)]);
+        let credential =
+            |number: usize| set.gateways[number].spec.servers[0].tls.as_ref().unwrap().credential_name.clone();
+        assert_eq!((credential(0).as_str(), credential(3).as_str()), ("", "acme://"));
         let http = &set.virtual_services[0].spec.http;
         assert_eq!(http[0].name, "route-2");
         let rewrite = http[0].rewrite.as_ref().unwrap().uri_regex_rewrite.as_ref().unwrap();
@@ -407,6 +436,10 @@ mod tests {
             (
                 "[[route]]\nhost = \"a.b\"\nto = \"ftp://a\"\n",
                 "l.toml:1: error [LIM0001] [[route]] 1: `ftp://a` is no backend",
+            ),
+            (
+                "[[route]]\nhost = \"a.b\"\nto = \"http://a\"\ntls = \"acne\"\n",
+                "l.toml:1: error [LIM0001] [[route]] 1: `tls` cannot be \"acne\"",
             ),
         ] {
             let faults = objects(text).unwrap_err();

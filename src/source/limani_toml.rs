@@ -1,5 +1,6 @@
 //! What does `limani.toml` say, and at which line? Wrong values and unknown keys become findings.
 
+mod acme;
 mod keys;
 
 use std::sync::Arc;
@@ -38,6 +39,11 @@ pub(super) fn read(file: &str, text: &str) -> Result<SettingsFile, Vec<Finding>>
     let locate = |path: &str| place(file, text, offset_of(&table, &segments(path)));
     let decoded = decode::<Keys>(&object(table.get_ref()), "")
         .map_err(|error| vec![Finding::new(&codes::SETTINGS, locate(&error.path), error.message)])?;
+    let fault = |(path, message): acme::Fault| Finding::new(&codes::SETTINGS, locate(&path), message);
+    let faults: Vec<Finding> = decoded.value.acme.faults().into_iter().map(fault).collect();
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     let findings = decoded.unknown.iter().map(|key| {
         Finding::new(&codes::SETTINGS_UNKNOWN, locate(&key.path), format!("`{}` is no setting", key.path))
             .hint(key.hint("conf/limani.toml lists every key"))

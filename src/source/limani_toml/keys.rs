@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::acme::Acme;
 use crate::base::cidr::Cidr;
 use crate::resource::meta::Labels;
 use crate::resource::networking::GoDuration;
@@ -19,6 +20,7 @@ pub(in crate::source) struct Keys {
     pub gateway: Gateway,
     pub identity: Identity,
     pub tls: Tls,
+    pub acme: Acme,
     pub listen: Listen,
     pub source: Source,
     pub hosts: BTreeMap<String, OneOrMany<Host>>,
@@ -179,11 +181,12 @@ pub(in crate::source) struct RouteHeaders {
     pub remove: Vec<String>,
 }
 
-/// `[[route]] tls`: files, or `false`.
+/// `[[route]] tls`: who issues the certificate (`"acme"`, `"acme://ISSUER"`, `"local-ca"`), files, or `false`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub(in crate::source) enum RouteTls {
     Switch(bool),
+    Issued(String),
     Files { certificate: String, key: String },
 }
 
@@ -280,6 +283,7 @@ pub(in crate::source) fn apply(keys: &Keys, folder: &Path, settings: &mut Settin
     apply_gateway(&keys.gateway, settings);
     apply_identity(&keys.identity, settings);
     settings.tls.secrets = keys.tls.secrets.items().iter().map(|path| folder.join(path)).collect();
+    settings.acme = keys.acme.settings(folder);
     apply_source(&keys.source, folder, settings)?;
     apply_http(&keys.http, settings);
     if let Some(address) = keys.listen.address {
