@@ -2,6 +2,7 @@
 
 pub(crate) mod challenges;
 mod durable;
+pub(crate) mod identity;
 pub(crate) mod issue;
 mod lock;
 pub(crate) mod store;

@@ -15,6 +15,7 @@ mod faults;
 mod gateways;
 mod hashing;
 mod header_operations;
+mod identity;
 #[cfg(test)]
 mod incremental;
 mod index;
@@ -74,7 +75,8 @@ pub(crate) fn compile(
     proxy.access_logs = access_logs::build(resources, settings, &mut work.problems);
     let findings = work.problems.into_findings();
     memory.finish(resources);
-    (Snapshot { generation, listeners, clusters, proxy: Arc::new(proxy), issuance: Arc::default() }, findings)
+    let identity = identity::source(settings).map(Arc::new);
+    (Snapshot { generation, listeners, clusters, proxy: Arc::new(proxy), issuance: Arc::default(), identity }, findings)
 }
 
 fn policy(settings: &Settings) -> ProxyPolicy {

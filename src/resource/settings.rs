@@ -59,16 +59,59 @@ pub(crate) struct GatewaySettings {
     pub locality: String,
 }
 
-/// `[identity]`: the files with our own certificate in the mesh, relative to the settings file. ISTIO_MUTUAL and
-/// `credentialName: builtin://` need all three.
+/// `[identity]`: our own certificate in the mesh, which ISTIO_MUTUAL and `credentialName: builtin://` need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IdentitySettings {
-    /// PEM: our certificate, with its intermediates behind it.
+    /// `None`: the files that are named, if any.
+    pub source: Option<IdentityKind>,
+    /// PEM, here and below; relative to `base`. Our certificate, with its intermediates behind it.
     pub certificate: String,
-    /// PEM.
     pub key: String,
-    /// PEM: the roots of the mesh.
+    /// The roots of the mesh; of `Istiod` also those of the CA. Empty: where Istio mounts them.
     pub root: String,
+    /// Revocation lists.
+    pub crl: String,
+    /// A folder with all of them, under the names that Istio, GKE or csi-driver-spiffe give them.
+    pub folder: String,
+    /// The Workload API's socket; `None`: as SPIFFE_ENDPOINT_SOCKET says.
+    pub socket: Option<String>,
+    /// Which identity of several; `None`: the first.
+    pub spiffe_id: Option<String>,
+    /// The CA of `Istiod`. Default `istiod.istio-system.svc:15012`.
+    pub address: Option<String>,
+    /// The name in its certificate; `None`: the host of `address`.
+    pub server_name: Option<String>,
+    /// The file with our token. Default where Istio mounts it.
+    pub token: String,
+    /// Default `cluster.local`.
+    pub trust_domain: Option<String>,
+    /// Default `[gateway] namespace`.
+    pub namespace: Option<String>,
+    /// Default `[gateway] workload`.
+    pub service_account: Option<String>,
+    /// Which signer of several the CA should take; `None`: its own choice.
+    pub signer: Option<String>,
+    /// Default 24 h.
+    pub ttl: Option<Duration>,
+    /// The folder of the settings file.
+    pub base: PathBuf,
+}
+
+/// Who gives us our identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum IdentityKind {
+    Files,
+    WorkloadApi,
+    /// istiod or istio-csr.
+    Istiod,
+}
+
+impl IdentitySettings {
+    /// Whether it is read from files, as other certificates are.
+    pub(crate) fn is_from_files(&self) -> bool {
+        matches!(self.source, None | Some(IdentityKind::Files))
+    }
 }
 
 /// `[tls]`: certificates that stand in no manifest.

@@ -11,6 +11,7 @@ mod example;
 pub(crate) mod fault;
 pub(crate) mod hash_policy;
 pub(crate) mod headers;
+pub(crate) mod identity;
 pub(crate) mod issuance;
 pub(crate) mod listener;
 pub(crate) mod matcher;
@@ -39,6 +40,7 @@ use crate::base::cidr::Cidr;
 use crate::telemetry::logs::AccessLogs;
 
 use self::cluster::Cluster;
+use self::identity::IdentitySource;
 use self::issuance::Issuance;
 use self::listener::Listener;
 
@@ -53,6 +55,8 @@ pub(crate) struct Snapshot {
     pub clusters: HashMap<Arc<str>, Arc<Cluster>>,
     pub proxy: Arc<ProxyPolicy>,
     pub issuance: Arc<Issuance>,
+    /// `None`: it comes from files, or there is none.
+    pub identity: Option<Arc<IdentitySource>>,
 }
 
 /// What holds for every request, whatever its route. Units and defaults stand in `resource::settings::HttpSettings`.
@@ -121,7 +125,14 @@ impl Snapshot {
     /// Generation 0: nothing is bound.
     pub(crate) fn empty() -> Snapshot {
         let proxy = Arc::new(ProxyPolicy::default());
-        Snapshot { generation: 0, listeners: Vec::new(), clusters: HashMap::new(), proxy, issuance: Arc::default() }
+        Snapshot {
+            generation: 0,
+            listeners: Vec::new(),
+            clusters: HashMap::new(),
+            proxy,
+            issuance: Arc::default(),
+            identity: None,
+        }
     }
 
     /// What is bound to an address.

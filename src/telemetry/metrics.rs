@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
@@ -11,6 +12,7 @@ use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, 
 use super::requests::{
     HistogramTotal, LABELS, RequestLabels, RequestSeries, SeriesTable, SeriesTotal, SourceLabels, bounds, tcp_labels,
 };
+use crate::base::clock;
 
 /// Every name, with what it counts and its labels.
 mod names {
@@ -60,6 +62,13 @@ mod names {
         ("limani_upstream_connect_failures_total", "Connections that could not be opened.", &["cluster"]);
     pub(super) const LOG_DROPPED: Name =
         ("limani_access_log_dropped_total", "Access log lines that could not be written.", &[]);
+    pub(super) const IDENTITY_EXPIRY: Name = (
+        "limani_identity_expiry_seconds",
+        "How long our certificate in the mesh is still valid; below 0: it has ended.",
+        &[],
+    );
+    pub(super) const IDENTITY_FAILURES: Name =
+        ("limani_identity_failures_total", "Failures of the source of our identity in the mesh.", &["source"]);
     pub(super) const OVERFLOW: Name =
         ("limani_request_series_overflow_total", "Look-ups that met the limit of label tuples.", &[]);
 }
@@ -89,6 +98,10 @@ pub(crate) struct Metrics {
     connect_failures: IntCounterVec,
     log_dropped: IntCounter,
     overflow: IntCounter,
+    identity_expiry: IntGaugeVec,
+    /// When our certificate in the mesh ends, in seconds since 1970; 0: there is none.
+    identity_end: AtomicI64,
+    identity_failures: IntCounterVec,
 }
 
 /// How a reload ended.
@@ -135,6 +148,9 @@ impl Metrics {
             connect_failures: counters(names::CONNECT_FAILURES),
             log_dropped: counter(names::LOG_DROPPED),
             overflow: counter(names::OVERFLOW),
+            identity_expiry: gauges(names::IDENTITY_EXPIRY),
+            identity_end: AtomicI64::new(0),
+            identity_failures: counters(names::IDENTITY_FAILURES),
             registry,
         }
     }
@@ -234,12 +250,27 @@ impl Metrics {
         self.protocol_errors.with_label_values(&[detail]).inc();
     }
 
+    /// When our certificate in the mesh ends, in seconds since 1970; `None`: there is none.
+    pub(crate) fn identity_ends(&self, when: Option<i64>) {
+        self.identity_end.store(when.unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// A source of our identity could not be asked, or gave nothing that can be used.
+    pub(crate) fn identity_failed(&self, source: &str) {
+        self.identity_failures.with_label_values(&[source]).inc();
+    }
+
     pub(super) fn access_log_dropped(&self) -> Dropped {
         Dropped(self.log_dropped.clone())
     }
 
     /// Everything in Prometheus' text format 0.0.4.
     pub(crate) fn render(&self) -> String {
+        self.identity_expiry.reset();
+        let end = self.identity_end.load(Ordering::Relaxed);
+        if end != 0 {
+            self.identity_expiry.with_label_values::<&str>(&[]).set(end - clock::now());
+        }
         let mut families = request_families(&self.requests.scrape(Instant::now()));
         families.extend(self.registry.gather());
         let mut text = String::new();

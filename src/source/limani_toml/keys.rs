@@ -11,7 +11,7 @@ use super::acme::Acme;
 use crate::base::cidr::Cidr;
 use crate::resource::meta::Labels;
 use crate::resource::networking::GoDuration;
-use crate::resource::settings::{AccessLogFormat, HostAddress, PathNormalization, Settings};
+use crate::resource::settings::{AccessLogFormat, HostAddress, IdentityKind, PathNormalization, Settings};
 
 /// All keys of `limani.toml`, as written.
 #[derive(Debug, Default, Deserialize)]
@@ -48,9 +48,22 @@ pub(in crate::source) struct Gateway {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(in crate::source) struct Identity {
+    source: Option<IdentityKind>,
     certificate: Option<String>,
     key: Option<String>,
     root: Option<String>,
+    crl: Option<String>,
+    folder: Option<String>,
+    socket: Option<String>,
+    spiffe_id: Option<String>,
+    address: Option<String>,
+    server_name: Option<String>,
+    token: Option<String>,
+    trust_domain: Option<String>,
+    namespace: Option<String>,
+    service_account: Option<String>,
+    signer: Option<String>,
+    ttl: Option<GoDuration>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -281,7 +294,7 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Parsed<T> {
 /// The name of a variable with several lines: it would move the lines of the manifests.
 pub(in crate::source) fn apply(keys: &Keys, folder: &Path, settings: &mut Settings) -> Result<(), String> {
     apply_gateway(&keys.gateway, settings);
-    apply_identity(&keys.identity, settings);
+    apply_identity(&keys.identity, folder, settings);
     settings.tls.secrets = keys.tls.secrets.items().iter().map(|path| folder.join(path)).collect();
     settings.acme = keys.acme.settings(folder);
     apply_source(&keys.source, folder, settings)?;
@@ -333,11 +346,25 @@ fn apply_gateway(keys: &Gateway, settings: &mut Settings) {
     set(&mut gateway.locality, keys.locality.clone());
 }
 
-fn apply_identity(keys: &Identity, settings: &mut Settings) {
+fn apply_identity(keys: &Identity, folder: &Path, settings: &mut Settings) {
     let identity = &mut settings.identity;
+    identity.base = folder.to_owned();
+    identity.source = keys.source;
     set(&mut identity.certificate, keys.certificate.clone());
     set(&mut identity.key, keys.key.clone());
     set(&mut identity.root, keys.root.clone());
+    set(&mut identity.crl, keys.crl.clone());
+    set(&mut identity.folder, keys.folder.clone());
+    set(&mut identity.token, keys.token.clone());
+    identity.socket.clone_from(&keys.socket);
+    identity.spiffe_id.clone_from(&keys.spiffe_id);
+    identity.address.clone_from(&keys.address);
+    identity.server_name.clone_from(&keys.server_name);
+    identity.trust_domain.clone_from(&keys.trust_domain);
+    identity.namespace.clone_from(&keys.namespace);
+    identity.service_account.clone_from(&keys.service_account);
+    identity.signer.clone_from(&keys.signer);
+    identity.ttl = keys.ttl.map(|time| time.0);
 }
 
 fn apply_source(keys: &Source, folder: &Path, settings: &mut Settings) -> Result<(), String> {

@@ -113,6 +113,7 @@ impl Setup {
             listeners: vec![Arc::new(listener)],
             clusters: HashMap::from([(Arc::clone(&cluster.name), cluster)]),
             issuance: Arc::default(),
+            identity: None,
             proxy: Arc::new(ProxyPolicy {
                 max_head_bytes: 60 * 1024,
                 max_headers: 100,
