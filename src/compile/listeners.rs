@@ -88,21 +88,17 @@ fn add<'a>(
 
 fn https_chain<'a>(work: &mut Work<'a>, server: &BoundServer<'a>) -> FilterChain {
     let tls = server.server.tls.as_ref();
-    let tls = tls.map(|settings| tls_server::build(work, settings, server.gateway, &place(server), Inside::Http));
+    let tls = tls.map(|settings| tls_server::build(work, settings, server, Inside::Http));
     let routes = routes::table(work, &server.route_name, &[server]);
     FilterChain { name: server.route_name.clone(), tls, service: Service::Http(Arc::new(routes)) }
 }
 
 fn tls_tcp_chain<'a>(work: &mut Work<'a>, server: &BoundServer<'a>, proxy: TcpProxy) -> FilterChain {
     let tls = server.server.tls.as_ref();
-    let tls = tls.map(|settings| tls_server::build(work, settings, server.gateway, &place(server), Inside::Tcp));
+    let tls = tls.map(|settings| tls_server::build(work, settings, server, Inside::Tcp));
     FilterChain { name: layer4::chain_name(server), tls, service: Service::Tcp(Arc::new(proxy)) }
 }
 
 fn tcp_chain(server: &BoundServer<'_>, proxy: TcpProxy) -> Arc<FilterChain> {
     Arc::new(FilterChain { name: layer4::chain_name(server), tls: None, service: Service::Tcp(Arc::new(proxy)) })
-}
-
-fn place(server: &BoundServer<'_>) -> String {
-    format!("spec.servers[{}]", server.number)
 }

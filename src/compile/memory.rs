@@ -8,19 +8,20 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore};
 
 use super::certificates;
 use super::problems::Problem;
+use super::sessions::{Secrets, Sessions};
 use super::trail::Trail;
 use crate::resource::ResourceSet;
 use crate::resource::core::Secret;
 use crate::resource::meta::Object;
 use crate::resource::settings::Settings;
 use crate::snapshot::cluster::Cluster;
-use crate::snapshot::offer::Offer;
 use crate::snapshot::pattern::Pattern;
 use crate::snapshot::route::{RouteRule, VirtualHost};
+use crate::snapshot::tls::ServerTerms;
 
 /// Caches that live as long as the process; what a generation does not use is dropped after it.
 #[derive(Default)]
@@ -38,7 +39,9 @@ pub(crate) struct Memory {
     whole: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     search: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     keys: Kept<u128, Result<Arc<CertifiedKey>, String>>,
-    pub(super) server_configs: Kept<u128, (Arc<ServerConfig>, Arc<Offer>)>,
+    /// How sessions are resumed, and the secrets from which that was made.
+    pub(super) sessions: Option<(Option<Secrets>, Sessions)>,
+    pub(super) server_terms: Kept<u128, Arc<ServerTerms>>,
     pub(super) client_configs: Kept<u128, Arc<ClientConfig>>,
     system_roots: Option<Arc<RootCertStore>>,
     seeds: (RandomState, RandomState),
@@ -122,7 +125,7 @@ impl Memory {
         self.search.forget_unless(is_held);
         self.keys.forget_unless(is_held);
         self.client_configs.forget_unless(|config| Arc::strong_count(config) > 1);
-        self.server_configs.forget_unused();
+        self.server_terms.forget_unused();
         self._held = resources.clone();
     }
 }

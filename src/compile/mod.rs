@@ -32,6 +32,7 @@ mod protocol;
 mod retries;
 mod routes;
 mod services;
+mod sessions;
 mod tls_client;
 mod tls_parameters;
 mod tls_server;
@@ -68,7 +69,8 @@ pub(crate) fn compile(
     let index = Index::new(resources, settings);
     let mut problems = Problems::default();
     let servers = gateways::merge(resources, settings, &mut problems);
-    let mut work = Work { index: &index, memory, problems, clusters: HashMap::new(), now };
+    let sessions = sessions::of(&index, memory, &mut problems);
+    let mut work = Work { index: &index, memory, problems, clusters: HashMap::new(), sessions, now };
     let listeners = listeners::build(&mut work, servers);
     let clusters = work.clusters.into_iter().filter_map(|(name, cluster)| Some((name, cluster?))).collect();
     let mut proxy = policy(settings);

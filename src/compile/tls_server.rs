@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::NoClientAuth;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 
 use super::authorities::Authorities;
 use super::certificates;
 use super::client_verifier::{Check, ClientPolicy, ClientVerifier, Pin};
+use super::gateways::BoundServer;
+use super::sessions::{self, Rules};
 use super::tls_parameters::Parameters;
 use super::work::Work;
 use crate::resource::codes;
@@ -31,16 +33,11 @@ pub(super) enum Inside {
     Tcp,
 }
 
-/// The TLS side of the server at `path` of a gateway. What is unusable is reported and closes its connections.
-pub(super) fn build(
-    work: &mut Work<'_>,
-    settings: &ServerTls,
-    gateway: &Object<Gateway>,
-    path: &str,
-    inside: Inside,
-) -> TlsServer {
-    match try_build(work, settings, gateway, path, inside) {
-        Ok(terms) => TlsServer::Ready(Box::new(terms)),
+/// The TLS side of a server. What is unusable is reported and closes its connections.
+pub(super) fn build(work: &mut Work<'_>, settings: &ServerTls, server: &BoundServer<'_>, inside: Inside) -> TlsServer {
+    let (gateway, path) = (server.gateway, format!("spec.servers[{}]", server.number));
+    match try_build(work, settings, server, &path, inside) {
+        Ok(terms) => TlsServer::Ready(terms),
         Err((code, reason)) => {
             if let Some(code) = code {
                 work.problems.report(gateway, code, &format!("{path}.tls"), reason.as_str());
@@ -63,10 +60,11 @@ fn cannot_work(reason: impl Into<String>) -> Failure {
 fn try_build(
     work: &mut Work<'_>,
     settings: &ServerTls,
-    gateway: &Object<Gateway>,
+    server: &BoundServer<'_>,
     path: &str,
     inside: Inside,
-) -> Result<ServerTerms, Failure> {
+) -> Result<Arc<ServerTerms>, Failure> {
+    let gateway = server.gateway;
     let policy = client_policy(settings).map_err(cannot_work)?;
     let of_mesh = settings.mode == ServerTlsMode::IstioMutual;
     let parameters = match of_mesh {
@@ -85,30 +83,57 @@ fn try_build(
         verified: matches!(policy.check, Check::Everything { .. }),
     });
     let chains: Vec<_> = material.iter().map(|(source, key)| (source, key.cert.as_slice())).collect();
-    let server = (gateway.key(), path, inside, of_mesh);
-    let fingerprint = work.memory.fingerprint(&(server, &parameters, chains, &policy, &authorities));
-    let (config, certificates) = match work.memory.server_configs.get(&fingerprint) {
+    let resumed_under = resumption_rules(server, inside, policy.as_ref(), authorities.as_ref());
+    let sessions = work.sessions.as_ref().map(|sessions| (sessions.address(), resumed_under));
+    let fingerprint = work.memory.fingerprint(&(sessions, inside, of_mesh, &parameters, chains, &policy, &authorities));
+    let terms = match work.memory.server_terms.get(&fingerprint) {
         Some(kept) => kept,
         None => {
-            let clients = match (policy, authorities) {
+            let broken = |reason| (Some(&codes::GATEWAY_CREDENTIAL), reason);
+            let provider = Arc::new(parameters.provider());
+            let verifier = match (policy, authorities) {
                 (Some(policy), Some((authorities, lists))) => {
-                    let authorities = Authorities::read(&authorities, lists.as_deref());
-                    let authorities = authorities.map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), reason))?;
-                    Some((policy, authorities))
+                    let authorities = Authorities::read(&authorities, lists.as_deref()).map_err(broken)?;
+                    let algorithms = provider.signature_verification_algorithms;
+                    Some(Arc::new(ClientVerifier { policy, authorities, algorithms }) as Arc<dyn ClientCertVerifier>)
                 }
                 _ => None,
             };
             let offered =
                 material.into_iter().map(|(source, key)| Offered { facts: certificates::facts(&key, source), key });
-            let offer = Arc::new(Offer::new(offered.collect()));
-            let made = config(&parameters, offer.clone(), clients, alpn(inside, of_mesh))
-                .map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), reason))?;
-            work.memory.server_configs.insert(fingerprint, (made, offer))
+            let certificates = Arc::new(Offer::new(offered.collect()));
+            let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&parameters.versions());
+            let builder = builder.map_err(|error| broken(error.to_string()))?;
+            let asks = verifier.clone().unwrap_or_else(|| Arc::new(NoClientAuth));
+            let mut config = builder.with_client_cert_verifier(asks).with_cert_resolver(certificates.clone());
+            config.ignore_client_order = true;
+            config.alpn_protocols = alpn(inside, of_mesh);
+            match &work.sessions {
+                Some(sessions) => sessions.allow(&mut config, resumed_under),
+                None => sessions::forbid(&mut config),
+            }
+            let has_default_ciphers = parameters.has_default_ciphers();
+            let config = Arc::new(config);
+            let terms = ServerTerms { config, has_default_ciphers, certificates, clients: rules, verifier };
+            work.memory.server_terms.insert(fingerprint, Arc::new(terms))
         }
     };
-    tell_dates(work, &certificates, gateway, path);
-    let has_default_ciphers = parameters.has_default_ciphers();
-    Ok(ServerTerms { config, has_default_ciphers, certificates, clients: rules })
+    tell_dates(work, &terms.certificates, gateway, path);
+    Ok(terms)
+}
+
+/// What a session of this server must have begun under to be resumed.
+fn resumption_rules(
+    server: &BoundServer<'_>,
+    inside: Inside,
+    policy: Option<&ClientPolicy>,
+    authorities: Option<&AuthorityMaterial>,
+) -> Rules {
+    let port = &server.server.port;
+    let (key, number) = (server.gateway.key(), port.number.to_string());
+    let server = [key.as_str(), &number, &port.name, if inside == Inside::Http { "http" } else { "tcp" }];
+    let certificates = authorities.into_iter().flat_map(|(certificates, _)| certificates).map(|der| &**der);
+    Rules::new(&server, policy, certificates, authorities.and_then(|(_, lists)| lists.as_deref()))
 }
 
 /// What clients are asked for; `None`: nothing. Fails if it cannot work.
@@ -304,27 +329,4 @@ fn configured_authorities(work: &Work<'_>, name: &str) -> Result<AuthorityMateri
 fn alpn(inside: Inside, of_mesh: bool) -> Vec<Vec<u8>> {
     let peers: &[&[u8]] = if inside == Inside::Tcp && of_mesh { &[b"istio-peer-exchange"] } else { &[] };
     peers.iter().copied().chain([b"h2".as_slice(), b"http/1.1"]).map(<[u8]>::to_vec).collect()
-}
-
-fn config(
-    parameters: &Parameters<'_>,
-    certificates: Arc<Offer>,
-    clients: Option<(ClientPolicy, Authorities)>,
-    alpn: Vec<Vec<u8>>,
-) -> Result<Arc<ServerConfig>, String> {
-    let provider = parameters.provider();
-    let algorithms = provider.signature_verification_algorithms;
-    let builder = ServerConfig::builder_with_provider(Arc::new(provider));
-    let builder = builder.with_protocol_versions(&parameters.versions()).map_err(|error| error.to_string())?;
-    let builder = match clients {
-        None => builder.with_client_cert_verifier(Arc::new(NoClientAuth)),
-        Some((policy, authorities)) => {
-            builder.with_client_cert_verifier(Arc::new(ClientVerifier { policy, authorities, algorithms }))
-        }
-    };
-    let mut config = builder.with_cert_resolver(certificates);
-    config.ignore_client_order = true;
-    config.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
-    config.alpn_protocols = alpn;
-    Ok(Arc::new(config))
 }

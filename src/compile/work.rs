@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::index::Index;
 use super::memory::{Made, Memory};
 use super::problems::Problems;
+use super::sessions::Sessions;
 use super::trail::{Answer, Question};
 use crate::snapshot::cluster::Cluster;
 
@@ -16,6 +17,8 @@ pub(super) struct Work<'a> {
     pub problems: Problems,
     /// By name; `None` for names that were asked for and do not exist.
     pub clusters: HashMap<Arc<str>, Option<Arc<Cluster>>>,
+    /// How the sessions of clients are resumed; `None`: not at all.
+    pub sessions: Option<Sessions>,
     /// Seconds since 1970, to judge the dates of certificates.
     pub now: i64,
 }

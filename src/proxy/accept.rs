@@ -378,8 +378,9 @@ mod tests {
                     has_default_ciphers: true,
                     certificates: Default::default(),
                     clients: Default::default(),
+                    verifier: None,
                 };
-                let ready = TlsServer::Ready(Box::new(terms));
+                let ready = TlsServer::Ready(Arc::new(terms));
                 chains.insert(named(NAME), chain(Some(ready)));
                 let missing = TlsServer::Unavailable { reason: "no secret".into() };
                 chains.insert(named("missing.example.com"), chain(Some(missing)));

@@ -5,14 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use rustls::pki_types::UnixTime;
 use rustls::sign::SigningKey;
-use rustls::{CipherSuite, ProtocolVersion, SignatureScheme, SupportedCipherSuite};
+use rustls::{CipherSuite, HandshakeKind, ProtocolVersion, ServerConnection, SignatureScheme, SupportedCipherSuite};
 use tokio::io::AsyncBufReadExt;
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::{ClientFacts, ClientProtocol, TlsFacts};
-use crate::base::clock;
 use crate::net::hello::{Hello, Opening, Preface, preface};
 use crate::net::prefixed::Prefixed;
 use crate::snapshot::certificate::Certificate;
@@ -56,7 +56,10 @@ pub(super) async fn shake_hands(
     let suite = session.negotiated_cipher_suite();
     let served = served(&terms.certificates, server_name.as_deref(), &schemes, suite);
     let client = match session.peer_certificates().and_then(<[_]>::first) {
-        Some(shown) => Some(read_client(shown, terms, served.as_deref())?),
+        Some(shown) => {
+            judge_again(session, terms)?;
+            Some(read_client(shown, served.as_deref())?)
+        }
         None => None,
     };
     let facts = TlsFacts {
@@ -93,13 +96,20 @@ fn served(
     offer.choose(name, is_usable).map(|offered| Arc::clone(&offered.facts.certificate))
 }
 
-/// What the client's certificate says. Resumed sessions bring one that was judged before: it may have expired since.
-fn read_client(shown: &[u8], terms: &ServerTerms, served: Option<&Certificate>) -> io::Result<Arc<ClientFacts>> {
+/// A resumed session brings a certificate that was judged before. It, its authority or a revocation list may have expired
+/// since.
+fn judge_again(session: &ServerConnection, terms: &ServerTerms) -> io::Result<()> {
+    let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    let Some(verifier) = terms.verifier.as_ref().filter(|_| resumed) else { return Ok(()) };
+    let Some((shown, others)) = session.peer_certificates().and_then(<[_]>::split_first) else { return Ok(()) };
+    let verdict = verifier.verify_client_cert(shown, others, UnixTime::now());
+    verdict.map(drop).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// What the client's certificate says.
+fn read_client(shown: &[u8], served: Option<&Certificate>) -> io::Result<Arc<ClientFacts>> {
     let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "the client's certificate cannot be read");
     let certificate = Certificate::read(shown).ok_or_else(unreadable)?;
-    if terms.clients.verified && !certificate.is_in_date(clock::now()) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the client's certificate has expired"));
-    }
     let element = HeaderValue::try_from(forwarded_element(&certificate, served)).map_err(|_| unreadable())?;
     Ok(Arc::new(ClientFacts { certificate, element }))
 }

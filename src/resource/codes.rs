@@ -171,6 +171,8 @@ codes! {
     LOG_FILTER = "LIM0042" Error "the filter of an access log cannot be read; every line is written";
     LOG_PROVIDER = "LIM0043" Warning "a provider of access logs does not exist or is not served";
     SERVER_TLS = "LIM0045" Error "the TLS settings of a server cannot work; its connections are closed";
+    TICKET_KEYS = "LIM0054" Error "the secrets of session tickets cannot be used; sessions are resumed at the process that began them alone"
+        "Write one secret of at least 32 characters in each line, such as `openssl rand -base64 48` makes.";
 
     HOST_NOT_SERVED = "LIM0060" Warning "no server serves one of the hosts of a VirtualService"
         "Add the host to a server of a Gateway, or remove it from the VirtualService.";

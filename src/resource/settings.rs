@@ -115,11 +115,22 @@ impl IdentitySettings {
 }
 
 /// `[tls]`: certificates that stand in no manifest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsSettings {
     /// Folders of PEM, absolute or relative to the settings file. A folder with `tls.crt` and `tls.key` is a Secret of
     /// its own name; a folder of folders is a tree of them.
     pub secrets: Vec<PathBuf>,
+    /// Whether clients may resume sessions. Default true.
+    pub session_tickets: bool,
+    /// A file with the secrets of which the keys of tickets are made, relative to the settings file, one in each line, the
+    /// newest first; empty: each process throws keys of its own.
+    pub session_ticket_keys: String,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        TlsSettings { secrets: Vec::new(), session_tickets: true, session_ticket_keys: String::new() }
+    }
 }
 
 /// `[listen]`: where servers are bound.

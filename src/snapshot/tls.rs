@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::certificate::Certificate;
@@ -10,22 +11,22 @@ use super::offer::Offer;
 
 /// How a chain ends TLS.
 pub(crate) enum TlsServer {
-    Ready(Box<ServerTerms>),
+    /// Kept over reloads while certificates and rules stay the same.
+    Ready(Arc<ServerTerms>),
     /// The secret is missing or unusable: connections are accepted and closed without an alert, as Istio does.
-    Unavailable {
-        reason: String,
-    },
+    Unavailable { reason: String },
 }
 
 /// Ready to shake hands.
 pub(crate) struct ServerTerms {
-    /// One for each server, so that session resumption stays inside it; kept over reloads while certificates and rules
-    /// stay the same.
+    /// Resumes no session but those that began under the same rules for clients, at the same port of its Gateway.
     pub config: Arc<ServerConfig>,
     /// Whether a client may put ChaCha20 before AES, as those without hardware for AES do.
     pub has_default_ciphers: bool,
     pub certificates: Arc<Offer>,
     pub clients: ClientRules,
+    /// Who judges certificates of clients, also those of a resumed session; `None`: nobody does.
+    pub verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// What clients are asked for.
@@ -35,7 +36,7 @@ pub(crate) struct ClientRules {
     pub identity: u128,
     /// Whether a client without a certificate is refused.
     pub required: bool,
-    /// Whether a certificate has to be vouched for and in date, also when a session is resumed.
+    /// Whether a certificate has to be vouched for and in date.
     pub verified: bool,
 }
 

@@ -3,7 +3,8 @@
 //!
 //! The Secret of `serverCertificate: /etc/a.pem` is named `file:/etc/a.pem` and has `tls.crt` and `tls.key`; a CA file is
 //! the Secret `file:<path of the CA>` with `ca.crt`, a revocation list `file:<path of the list>` with `ca.crl`. Our own
-//! certificate in the mesh is the Secret `builtin://`, as Istio names it, with all three.
+//! certificate in the mesh is the Secret `builtin://`, as Istio names it, with all three. The secrets of session tickets
+//! are the Secret `file:<path>` with `keys`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ impl Certificates {
     ) -> Vec<PathBuf> {
         let mut reader = Reader { known: self, folder, settings, findings, secrets: Vec::new(), paths: Vec::new() };
         reader.read_identity();
+        reader.read_ticket_keys();
         for gateway in &set.gateways {
             reader.read_all(&gateway.title(), &gateway.origin, &of_gateway(&gateway.spec));
         }
@@ -286,6 +288,27 @@ impl Reader<'_> {
         }
         if !data.is_empty() {
             self.add("builtin://", data, &Origin::default());
+        }
+    }
+
+    /// What `session_ticket_keys` of the settings names.
+    fn read_ticket_keys(&mut self) {
+        let name = &self.settings.tls.session_ticket_keys;
+        if name.is_empty() || !self.settings.tls.session_tickets {
+            return;
+        }
+        match self.content(name) {
+            Ok(bytes) => {
+                self.look_at_mode("key", name);
+                let file = self.folder.join(name).display().to_string();
+                let origin = Origin { file: file.into(), ..Origin::default() };
+                self.add(&format!("file:{name}"), BTreeMap::from([("keys".to_owned(), bytes)]), &origin);
+            }
+            Err(error) => {
+                let location = Location { file: self.folder.join(name).display().to_string(), line: 0, column: 0 };
+                let message = format!("`session_ticket_keys` of [tls]: {error}");
+                self.findings.push(Finding::new(&codes::CERTIFICATE_FILE, location, message));
+            }
         }
     }
 

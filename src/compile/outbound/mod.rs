@@ -44,7 +44,8 @@ pub(crate) fn compile(
     let mut index = Index::new(resources, &settings);
     index.prefer_own_namespace();
     let scope = scope::of_workload(&index, resources);
-    let mut work = Work { index: &index, memory, problems: Problems::default(), clusters: HashMap::new(), now };
+    let mut work =
+        Work { index: &index, memory, problems: Problems::default(), clusters: HashMap::new(), sessions: None, now };
     let cluster = rules::cluster_for_strangers(&mut work, scope.strangers);
     let strangers = Arc::new(connections::to_cluster(cluster, "outboundTrafficPolicy", 0, None));
     let black_hole = rules::black_hole(&mut work);

@@ -70,6 +70,8 @@ pub(in crate::source) struct Identity {
 #[serde(default)]
 pub(in crate::source) struct Tls {
     secrets: OneOrMany<String>,
+    session_tickets: Option<bool>,
+    session_ticket_keys: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -295,6 +297,8 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Parsed<T> {
 pub(in crate::source) fn apply(keys: &Keys, folder: &Path, settings: &mut Settings) -> Result<(), String> {
     apply_gateway(&keys.gateway, settings);
     apply_identity(&keys.identity, folder, settings);
+    set(&mut settings.tls.session_tickets, keys.tls.session_tickets);
+    set(&mut settings.tls.session_ticket_keys, keys.tls.session_ticket_keys.clone());
     settings.tls.secrets = keys.tls.secrets.items().iter().map(|path| folder.join(path)).collect();
     settings.acme = keys.acme.settings(folder);
     apply_source(&keys.source, folder, settings)?;
