@@ -65,8 +65,3 @@ pub(super) fn facts(key: &CertifiedKey, source: String) -> CertificateFacts {
     let certificate = key.cert.first().and_then(|certificate| Certificate::read(certificate)).unwrap_or_default();
     CertificateFacts { source, certificate: Arc::new(certificate) }
 }
-
-/// Whether the certificate has this very name, such as a URI or `*.example.com`.
-pub(super) fn names_itself(certificate: &CertificateDer<'_>, name: &str) -> bool {
-    Certificate::read(certificate).is_some_and(|read| read.names().any(|own| own == name))
-}

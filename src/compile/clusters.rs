@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::auto_mtls;
 use super::destination_rules::{MergedRule, Policy};
 use super::endpoints;
 use super::hashing;
@@ -12,7 +13,7 @@ use super::limits;
 use super::locality::Wanted;
 use super::memory::Made;
 use super::protocol::Protocol;
-use super::services::{PortView, ServiceSource, ServiceView};
+use super::services::{PortView, ServiceView};
 use super::tls_client;
 use super::trail::{Answer, Question};
 use super::work::Work;
@@ -26,6 +27,7 @@ use crate::snapshot::cluster::{
     Warmup,
 };
 use crate::snapshot::route::ClusterReference;
+use crate::snapshot::tls::TlsClient;
 
 /// Upstream connections idle for this long are closed unless a rule says otherwise (Envoy's default).
 const IDLE: Duration = Duration::from_secs(3600);
@@ -134,12 +136,12 @@ fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
     policy.connection_pool = policy.connection_pool.or(index.settings.mesh.connection_pool.as_ref());
     policy.outlier = policy.outlier.or(index.settings.mesh.outlier.as_ref());
     if purpose == Purpose::MeshTls {
-        labels.insert("security.istio.io/tlsMode".into(), "istio".into());
+        labels.insert(auto_mtls::LABEL.into(), auto_mtls::MUTUAL.into());
         policy.tls = None;
         policy.proxy_protocol = None;
         policy.tunnel = None;
     }
-    let (endpoints, places) = select_endpoints(work, view, port, &labels, policy)?;
+    let Selected { endpoints, places, automatic } = select_endpoints(work, view, port, &labels, policy)?;
     if let (EndpointSource::Static(none), Some((object, subset))) = (&endpoints, chosen)
         && none.is_empty()
         && purpose == Purpose::Route
@@ -148,8 +150,21 @@ fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
         let message = format!("no endpoint of {host} has the labels of the subset `{}`", subset.name);
         work.problems.report(object, &codes::SUBSET_WITHOUT_ENDPOINTS, &format!("spec.subsets[{position}]"), message);
     }
-    let cluster = finish(work, name, view, port, policy, rule.as_ref(), endpoints);
+    let (tls, fingerprint) = match (policy.tls, rule.as_ref().and_then(MergedRule::object)) {
+        (Some(settings), Some(object)) => tls_client::build(work, name, settings, object, view),
+        _ if automatic && purpose == Purpose::Route => tls_client::automatic(work, name, view),
+        _ => (None, 0),
+    };
+    let cluster = finish(work, name, view, port, policy, (tls, fingerprint), endpoints);
     Some(Cluster { places: places.map(Box::new), ..cluster })
+}
+
+/// The endpoints of one cluster.
+struct Selected {
+    endpoints: EndpointSource,
+    places: Option<Places>,
+    /// Whether some of them want mutual TLS.
+    automatic: bool,
 }
 
 fn select_endpoints(
@@ -158,12 +173,13 @@ fn select_endpoints(
     port: PortView<'_>,
     labels: &Labels,
     policy: Policy<'_>,
-) -> Option<(EndpointSource, Option<Places>)> {
+) -> Option<Selected> {
     if policy.load_balancer.and_then(|lb| lb.simple) == Some(SimpleLb::Passthrough) {
         // A gateway has no original destination.
-        return Some((EndpointSource::Static(Vec::new()), None));
+        return Some(Selected { endpoints: EndpointSource::Static(Vec::new()), places: None, automatic: false });
     }
-    let found = endpoints::find(work, view, port);
+    let mut found = endpoints::find(work, view, port);
+    let automatic = auto_mtls::decide(work, view, &policy, &mut found) && found.has_encrypted(labels);
     let selected = found.select(labels);
     let is_empty = matches!(&selected, EndpointSource::Static(none) if none.is_empty());
     // Istio has no cluster for a subset that none of the looked-up names belongs to.
@@ -176,7 +192,8 @@ fn select_endpoints(
         has_outlier: policy.outlier.is_some(),
         prefers_close: view.prefers_close(),
     };
-    Some((selected, found.places(labels, work.index.settings, wanted)))
+    let places = found.places(labels, work.index.settings, wanted);
+    Some(Selected { endpoints: selected, places, automatic })
 }
 
 fn finish(
@@ -185,7 +202,7 @@ fn finish(
     view: &ServiceView<'_>,
     port: PortView<'_>,
     policy: Policy<'_>,
-    rule: Option<&MergedRule<'_>>,
+    (tls, fingerprint): (Option<TlsClient>, u64),
     endpoints: EndpointSource,
 ) -> Cluster {
     let tcp = policy.connection_pool.and_then(|pool| pool.tcp.as_ref());
@@ -198,10 +215,6 @@ fn finish(
         Protocol::Http if upgrade == H2UpgradePolicy::Default && mesh_upgrades => UpstreamProtocol::Http2,
         Protocol::Http2 => UpstreamProtocol::Http2,
         _ => UpstreamProtocol::Http1,
-    };
-    let (tls, fingerprint) = match (policy.tls, rule.and_then(MergedRule::object)) {
-        (Some(settings), Some(object)) => tls_client::build(work, name, settings, object, &entry_names(view)),
-        _ => (None, 0),
     };
     let idle = http.and_then(|http| http.idle_timeout).or(tcp.and_then(|tcp| tcp.idle_timeout));
     let mut identity = DefaultHasher::new();
@@ -272,14 +285,4 @@ fn tunnel(written: &TunnelSettings) -> Box<Tunnel> {
     let is_v6 = host.parse::<Ipv6Addr>().is_ok();
     let authority = if is_v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     Box::new(Tunnel { method, authority: authority.into() })
-}
-
-/// ServiceEntry.subjectAltNames, which are verified beside the request's host.
-fn entry_names(view: &ServiceView<'_>) -> Vec<String> {
-    match &view.source {
-        ServiceSource::Entries(entries) => {
-            entries.iter().flat_map(|entry| entry.spec.subject_alt_names.iter().cloned()).collect()
-        }
-        _ => Vec::new(),
-    }
 }

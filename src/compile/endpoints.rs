@@ -1,20 +1,22 @@
 //! Which addresses serve one port of a service?
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::index::is_subset;
 use super::locality::{self, Placed, Wanted};
+use super::pods::{PodView, Pods};
 use super::services::{PortView, ServiceSource, ServiceView};
+use super::spiffe;
 use super::work::Work;
 use crate::base::host::is_wildcard;
 use crate::resource::codes;
-use crate::resource::core::{EndpointPort, EndpointSlice, Endpoints, ObjectReference, Service};
+use crate::resource::core::{EndpointPort, EndpointSlice, Endpoints, ObjectReference, Service, SliceEndpoint};
 use crate::resource::meta::{Kind, Labels, Object};
 use crate::resource::networking::{Resolution, ServiceEntry, WorkloadEntry};
 use crate::resource::settings::{HostAddress, Settings};
-use crate::snapshot::cluster::{DnsName, Endpoint, EndpointSource, Places, WorkloadFacts};
+use crate::snapshot::cluster::{DnsName, Encryption, Endpoint, EndpointSource, Places, WorkloadFacts};
 
 /// All endpoints of one port, not yet chosen by a subset's labels.
 #[derive(Default)]
@@ -29,15 +31,16 @@ pub(super) struct Found {
 }
 
 /// One address or name that serves.
-struct Candidate {
+pub(super) struct Candidate {
     address: String,
-    port: u16,
+    pub port: u16,
     weight: u32,
-    labels: Labels,
-    namespace: String,
+    pub labels: Labels,
+    pub namespace: String,
     workload: String,
     /// `region/zone/subzone`; empty if nobody says.
     locality: String,
+    pub encryption: Encryption,
 }
 
 impl Found {
@@ -59,6 +62,15 @@ impl Found {
 
     pub(super) fn is_empty(&self) -> bool {
         self.candidates.is_empty()
+    }
+
+    pub(super) fn all(&mut self) -> &mut [Candidate] {
+        &mut self.candidates
+    }
+
+    /// Whether one of those with all of `labels` is spoken to as the cluster says.
+    pub(super) fn has_encrypted(&self, labels: &Labels) -> bool {
+        self.chosen(labels).iter().any(|candidate| candidate.encryption == Encryption::OfCluster)
     }
 
     /// Where the endpoints with all of `labels` are, if that matters.
@@ -88,11 +100,22 @@ impl Found {
 impl Candidate {
     fn endpoint(&self) -> Option<Endpoint> {
         let address: IpAddr = self.address.parse().ok()?;
-        Some(Endpoint { address: SocketAddr::new(address, self.port), weight: self.weight, workload: self.facts() })
+        Some(Endpoint {
+            address: SocketAddr::new(address, self.port),
+            weight: self.weight,
+            encryption: self.encryption,
+            workload: self.facts(),
+        })
     }
 
     fn dns_name(&self) -> DnsName {
-        DnsName { name: self.address.clone(), port: self.port, weight: self.weight, workload: self.facts() }
+        DnsName {
+            name: self.address.clone(),
+            port: self.port,
+            weight: self.weight,
+            encryption: self.encryption,
+            workload: self.facts(),
+        }
     }
 
     fn facts(&self) -> Arc<WorkloadFacts> {
@@ -144,8 +167,9 @@ fn of_service(
     let (namespace, name) = (&service.meta.namespace, &service.meta.name);
     let slices = work.index.slices(namespace, name);
     let object = work.index.endpoints(namespace, name).filter(|_| slices.is_none());
-    slices.unwrap_or_default().iter().for_each(|slice| of_slice(service, slice, port, found));
-    object.iter().for_each(|object| of_endpoints(service, object, port, found));
+    let pods = work.index.pods_of_service(namespace, name);
+    slices.unwrap_or_default().iter().for_each(|slice| of_slice(service, slice, pods, port, found));
+    object.iter().for_each(|object| of_endpoints(service, object, pods, port, found));
     let workloads = work.index.workloads(namespace, &service.spec.selector);
     for object in &workloads {
         let labels = joined(&object.meta.labels, &object.spec.labels);
@@ -166,29 +190,59 @@ fn of_service(
     }
 }
 
-/// The addresses of a slice that are ready.
-fn of_slice(service: &Object<Service>, slice: &Object<EndpointSlice>, port: PortView<'_>, found: &mut Found) {
+/// The addresses of a slice that are ready. A Pod that is not known has the labels that its Service asks for.
+fn of_slice(
+    service: &Object<Service>,
+    slice: &Object<EndpointSlice>,
+    pods: &Pods<'_>,
+    port: PortView<'_>,
+    found: &mut Found,
+) {
     let Some(number) = port_of(&slice.spec.ports, port) else { return };
     let labels = joined(&service.spec.selector, &slice.meta.labels);
-    let serving = slice.spec.endpoints.iter().filter(|endpoint| {
-        endpoint.conditions.ready.unwrap_or(true) && !endpoint.conditions.terminating.unwrap_or(false)
-    });
-    for endpoint in serving {
-        let workload = workload_of(endpoint.target_ref.as_ref());
+    for endpoint in slice.spec.endpoints.iter().filter(|endpoint| serves(endpoint)) {
+        let target = endpoint.target_ref.as_ref();
         for address in &endpoint.addresses {
-            found.add(candidate(address, number, &labels, &service.meta.namespace, workload));
+            match pods.find(target, &slice.meta.namespace, address) {
+                Some(pod) => found.add(of_pod(pod, address, number)),
+                None => {
+                    found.add(candidate(address, number, &labels, &service.meta.namespace, workload_of(target)));
+                }
+            }
         }
     }
 }
 
-fn of_endpoints(service: &Object<Service>, object: &Object<Endpoints>, port: PortView<'_>, found: &mut Found) {
+fn serves(endpoint: &SliceEndpoint) -> bool {
+    endpoint.conditions.ready.unwrap_or(true) && !endpoint.conditions.terminating.unwrap_or(false)
+}
+
+fn of_endpoints(
+    service: &Object<Service>,
+    object: &Object<Endpoints>,
+    pods: &Pods<'_>,
+    port: PortView<'_>,
+    found: &mut Found,
+) {
     for subset in &object.spec.subsets {
         let Some(number) = port_of(&subset.ports, port) else { continue };
         for address in &subset.addresses {
-            let workload = workload_of(address.target_ref.as_ref());
-            found.add(candidate(&address.ip, number, &service.spec.selector, &service.meta.namespace, workload));
+            let target = address.target_ref.as_ref();
+            match pods.find(target, &object.meta.namespace, &address.ip) {
+                Some(pod) => found.add(of_pod(pod, &address.ip, number)),
+                None => {
+                    let (labels, namespace) = (&service.spec.selector, &service.meta.namespace);
+                    found.add(candidate(&address.ip, number, labels, namespace, workload_of(target)));
+                }
+            }
         }
     }
+}
+
+fn of_pod(view: PodView<'_>, address: &str, port: u16) -> Candidate {
+    let meta = &view.pod.meta;
+    let found = candidate(address, port, &meta.labels, &meta.namespace, workload_of_pod(&meta.name));
+    Candidate { locality: view.locality(), ..found }
 }
 
 /// ServiceEntry: STATIC takes addresses, DNS also names; without endpoints the host itself is looked up.
@@ -223,6 +277,11 @@ fn of_entry(
         for object in workloads {
             let labels = joined(&object.meta.labels, &object.spec.labels);
             add_workload(work, object, "spec.address", &object.spec, &labels, &object.meta.name, port, found);
+        }
+        for view in work.index.ready_pods(&entry.meta.namespace, &selector.labels) {
+            let number = view.pod.port(port.name).and_then(|number| u16::try_from(number).ok()).unwrap_or(target);
+            let address = view.pod.address().unwrap_or_default();
+            found.add(of_pod(view, address, number));
         }
     } else if found.dns && entry.spec.endpoints.is_empty() && !is_wildcard(&view.host) {
         let labels = Labels::new();
@@ -277,7 +336,55 @@ fn candidate(address: &str, port: u16, labels: &Labels, namespace: &str, workloa
         namespace: namespace.to_owned(),
         workload: workload.to_owned(),
         locality: String::new(),
+        encryption: Encryption::default(),
     }
+}
+
+/// The identities of all that serve, whatever the port: any of them may answer (Istio's secure naming). With those that
+/// the service itself names, each in every trust domain of the mesh.
+pub(super) fn accounts(work: &Work<'_>, view: &ServiceView<'_>) -> Vec<String> {
+    let index = work.index;
+    let mut accounts = BTreeSet::new();
+    let trust = &index.settings.mesh.trust;
+    match &view.source {
+        ServiceSource::Kubernetes(service) => {
+            let (namespace, name) = (&service.meta.namespace, &service.meta.name);
+            let annotation = |name: &str| {
+                let words = service.meta.annotations.get(name).map(String::as_str).unwrap_or_default();
+                words.split(',').filter(|word| !word.is_empty())
+            };
+            accounts.extend(annotation("alpha.istio.io/canonical-serviceaccounts").map(str::to_owned));
+            let of_namespace = annotation("alpha.istio.io/kubernetes-serviceaccounts");
+            accounts.extend(of_namespace.filter_map(|account| spiffe::of(trust, namespace, account)));
+            let slices = index.slices(namespace, name);
+            let object = index.endpoints(namespace, name).filter(|_| slices.is_none());
+            let pods = index.pods_of_service(namespace, name);
+            let endpoints = slices.unwrap_or_default().iter().flat_map(|slice| &slice.spec.endpoints);
+            for endpoint in endpoints.filter(|endpoint| serves(endpoint)) {
+                let found = |address: &String| pods.find(endpoint.target_ref.as_ref(), namespace, address);
+                accounts.extend(endpoint.addresses.iter().filter_map(found).filter_map(|pod| pod.account(trust)));
+            }
+            let addresses = object.into_iter().flat_map(|object| &object.spec.subsets).flat_map(|one| &one.addresses);
+            let found = addresses.filter_map(|one| pods.find(one.target_ref.as_ref(), namespace, &one.ip));
+            accounts.extend(found.filter_map(|pod| pod.account(trust)));
+            let workloads = index.workloads(namespace, &service.spec.selector);
+            accounts.extend(workloads.iter().filter_map(|own| spiffe::of(trust, namespace, &own.spec.service_account)));
+        }
+        ServiceSource::Entries(entries) => {
+            for entry in entries {
+                let namespace = &entry.meta.namespace;
+                accounts.extend(entry.spec.subject_alt_names.iter().cloned());
+                let selector = entry.spec.workload_selector.as_ref().map(|selector| &selector.labels);
+                let selected = selector.map(|labels| index.workloads(namespace, labels)).unwrap_or_default();
+                let workloads = entry.spec.endpoints.iter().chain(selected.iter().map(|object| &object.spec));
+                accounts.extend(workloads.filter_map(|own| spiffe::of(trust, namespace, &own.service_account)));
+                let pods = selector.map(|labels| index.ready_pods(namespace, labels)).unwrap_or_default();
+                accounts.extend(pods.into_iter().filter_map(|pod| pod.account(trust)));
+            }
+        }
+        ServiceSource::Named(_) => {}
+    }
+    spiffe::in_all_domains(accounts, &trust.aliases)
 }
 
 /// The port of a slice that has the service port's name.

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::destination_rules::{MergedRule, Rules};
+use super::peer_policies::PeerPolicies;
+use super::pods::{PodView, Pods};
 use super::services::{ServiceSource, ServiceView};
 use super::trail::{Answer, Question, Trail, Trails};
 use crate::base::host;
@@ -30,6 +32,8 @@ pub(super) struct Index<'a> {
     endpoints: HashMap<(&'a str, &'a str), &'a Object<Endpoints>>,
     config_maps: HashMap<(&'a str, &'a str), &'a Object<ConfigMap>>,
     workload_entries: HashMap<&'a str, Vec<&'a Object<WorkloadEntry>>>,
+    pods: Pods<'a>,
+    peer_policies: PeerPolicies<'a>,
     trails: RefCell<Trails>,
 }
 
@@ -47,6 +51,8 @@ impl<'a> Index<'a> {
             endpoints: resources.endpoints.iter().map(|object| (identity(object), &**object)).collect(),
             config_maps: resources.config_maps.iter().map(|object| (identity(object), &**object)).collect(),
             workload_entries: HashMap::new(),
+            pods: Pods::new(resources),
+            peer_policies: PeerPolicies::new(&resources.peer_authentications, &settings.gateway.root_namespace),
             trails: RefCell::default(),
         };
         index.add_services(resources);
@@ -270,6 +276,47 @@ impl<'a> Index<'a> {
         found
     }
 
+    /// The Pods of a namespace with all of these labels that take traffic; none for an empty selector.
+    pub(super) fn ready_pods(&self, namespace: &str, selector: &Labels) -> Vec<PodView<'a>> {
+        if selector.is_empty() {
+            return Vec::new();
+        }
+        let found = self.pods.ready(namespace, selector);
+        self.note(answer_of_pods(found.iter().copied()), || Question::Pods {
+            namespace: namespace.into(),
+            selector: selector.clone(),
+        });
+        found
+    }
+
+    /// Where the Pods behind the slices of a Service, or else its Endpoints, are found.
+    pub(super) fn pods_of_service(&self, namespace: &str, service: &str) -> &Pods<'a> {
+        let answer = self.answer_of_service_pods(namespace, service);
+        self.note(answer, || Question::PodsOfService { namespace: namespace.into(), service: service.into() });
+        &self.pods
+    }
+
+    fn answer_of_service_pods(&self, namespace: &str, service: &str) -> Answer {
+        let slices = self.slices.get(namespace).and_then(|services| services.get(service));
+        let in_slices = slices.into_iter().flatten().flat_map(|slice| &slice.spec.endpoints).flat_map(|endpoint| {
+            let addresses = endpoint.addresses.iter();
+            addresses.filter_map(|address| self.pods.find(endpoint.target_ref.as_ref(), namespace, address))
+        });
+        let object = self.endpoints.get(&(namespace, service)).filter(|_| slices.is_none());
+        let subsets = object.into_iter().flat_map(|object| &object.spec.subsets);
+        let in_object = subsets
+            .flat_map(|subset| &subset.addresses)
+            .filter_map(|address| self.pods.find(address.target_ref.as_ref(), namespace, &address.ip));
+        answer_of_pods(in_slices.chain(in_object))
+    }
+
+    /// What workloads of a namespace say of mutual TLS.
+    pub(super) fn peer_policies(&self, namespace: &str) -> &PeerPolicies<'a> {
+        let found = Answer::of(self.peer_policies.of(namespace));
+        self.note(found, || Question::PeerPolicies { namespace: namespace.into() });
+        &self.peer_policies
+    }
+
     /// Look-ups from here on belong to a result in the making.
     pub(super) fn begin_trail(&self) {
         self.trails.borrow_mut().begin();
@@ -294,6 +341,9 @@ impl<'a> Index<'a> {
             }
             Question::Endpoints { namespace, service } => Answer::of(self.endpoints(namespace, service).into_iter()),
             Question::Workloads { namespace, selector } => Answer::of(self.workloads(namespace, selector).into_iter()),
+            Question::Pods { namespace, selector } => answer_of_pods(self.ready_pods(namespace, selector).into_iter()),
+            Question::PodsOfService { namespace, service } => self.answer_of_service_pods(namespace, service),
+            Question::PeerPolicies { namespace } => Answer::of(self.peer_policies.of(namespace)),
             Question::Secret { name } => Answer::of(self.secret(name).map(|object| &**object).into_iter()),
             Question::VirtualService { namespace, name } => {
                 Answer::of(self.virtual_service(namespace, name).map(|object| &**object).into_iter())
@@ -331,6 +381,12 @@ pub(super) fn gateway_key(name: &str, namespace: &str) -> String {
 
 fn answer_of_services(views: &[ServiceView<'_>]) -> Answer {
     Answer::of_addresses(views.iter().flat_map(ServiceView::addresses))
+}
+
+fn answer_of_pods<'a>(pods: impl Iterator<Item = PodView<'a>>) -> Answer {
+    Answer::of_addresses(pods.flat_map(|view| {
+        [std::ptr::from_ref(view.pod).addr(), view.node.map_or(0, |node| std::ptr::from_ref(node).addr())]
+    }))
 }
 
 fn answer_of_rule(rule: Option<&MergedRule<'_>>) -> Answer {

@@ -2,6 +2,7 @@
 
 mod access_logs;
 mod authorities;
+mod auto_mtls;
 mod certificates;
 mod client_verifier;
 mod clusters;
@@ -27,12 +28,15 @@ mod matches;
 mod memory;
 mod mirrors;
 pub(crate) mod outbound;
+mod peer_policies;
+mod pods;
 mod problems;
 mod protocol;
 mod retries;
 mod routes;
 mod services;
 mod sessions;
+mod spiffe;
 mod tls_client;
 mod tls_parameters;
 mod tls_server;

@@ -1,5 +1,6 @@
 //! How is TLS begun towards the endpoints of a cluster? (Istio ClientTLSSettings.)
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,40 +16,99 @@ use rustls::{
 use super::authorities::{Authorities, Purpose};
 use super::certificates;
 use super::client_verifier::refusal;
+use super::endpoints;
+use super::services::{ServiceSource, ServiceView};
 use super::tls_server::IDENTITY;
 use super::work::Work;
 use crate::resource::codes;
 use crate::resource::meta::Object;
 use crate::resource::networking::{ClientTls, ClientTlsMode, DestinationRule};
+use crate::snapshot::certificate::Certificate;
 use crate::snapshot::tls::TlsClient;
 
-/// The TLS side of the cluster of this name, and a number that changes with it. `entry_names` are a ServiceEntry's
-/// subjectAltNames.
+/// The TLS side of the cluster of this name, and a number that changes with it.
 pub(super) fn build(
     work: &mut Work<'_>,
     cluster: &str,
     settings: &ClientTls,
     rule: &Object<DestinationRule>,
-    entry_names: &[String],
+    view: &ServiceView<'_>,
 ) -> (Option<TlsClient>, u64) {
     if settings.mode == ClientTlsMode::Disable {
         return (None, 0);
     }
-    match try_build(work, cluster, settings, entry_names) {
+    let of_mesh = settings.mode == ClientTlsMode::IstioMutual;
+    let accounts = match view.source {
+        ServiceSource::Entries(_) => endpoints::accounts(work, view),
+        _ if of_mesh => endpoints::accounts(work, view),
+        _ => Vec::new(),
+    };
+    if of_mesh && accounts.is_empty() && settings.subject_alt_names.is_empty() {
+        let path = "spec.trafficPolicy.tls";
+        work.problems.report(rule, &codes::NO_ACCOUNT, path, anybody(&view.host));
+    }
+    match try_build(work, cluster, settings, &accounts) {
         Ok((client, fingerprint)) => (Some(client), fingerprint),
         Err(reason) => {
             work.problems.report(rule, &codes::CLIENT_CREDENTIAL, "spec.trafficPolicy.tls", reason.as_str());
-            let fingerprint = work.memory.fingerprint(&reason);
-            (Some(TlsClient::Unavailable { reason }), fingerprint as u64)
+            unavailable(work, reason)
         }
     }
 }
 
+/// The same where endpoints want mutual TLS and no rule speaks of it; plaintext as long as we have no identity.
+pub(super) fn automatic(work: &mut Work<'_>, cluster: &str, view: &ServiceView<'_>) -> (Option<TlsClient>, u64) {
+    if work.index.secret(IDENTITY).is_none() {
+        let message = format!(
+            "endpoints of {} take mutual TLS, and [identity] of the settings names no certificate of ours: they are \
+             spoken to in plaintext",
+            view.host
+        );
+        report_service(work, view, &codes::NO_IDENTITY, message);
+        return (None, 0);
+    }
+    let accounts = endpoints::accounts(work, view);
+    if accounts.is_empty() {
+        report_service(work, view, &codes::NO_ACCOUNT, anybody(&view.host));
+    }
+    let settings = ClientTls { mode: ClientTlsMode::IstioMutual, ..ClientTls::default() };
+    match try_build(work, cluster, &settings, &accounts) {
+        Ok((client, fingerprint)) => (Some(client), fingerprint),
+        Err(reason) => {
+            report_service(work, view, &codes::CLIENT_CREDENTIAL, reason.clone());
+            unavailable(work, reason)
+        }
+    }
+}
+
+fn unavailable(work: &Work<'_>, reason: String) -> (Option<TlsClient>, u64) {
+    let fingerprint = work.memory.fingerprint(&reason);
+    (Some(TlsClient::Unavailable { reason }), fingerprint as u64)
+}
+
+fn anybody(host: &str) -> String {
+    format!("no service account behind {host} is known: every certificate of the mesh is accepted")
+}
+
+fn report_service(work: &mut Work<'_>, view: &ServiceView<'_>, code: &codes::Code, message: String) {
+    match &view.source {
+        ServiceSource::Kubernetes(service) => work.problems.report(service, code, "spec", message),
+        ServiceSource::Entries(entries) => {
+            if let Some(entry) = entries.first() {
+                work.problems.report(entry, code, "spec.hosts", message);
+            }
+        }
+        // Nobody wrote an object.
+        ServiceSource::Named(_) => {}
+    }
+}
+
+/// `accounts` are whom the destination may be where the settings do not say it.
 fn try_build(
     work: &mut Work<'_>,
     cluster: &str,
     settings: &ClientTls,
-    entry_names: &[String],
+    accounts: &[String],
 ) -> Result<(TlsClient, u64), String> {
     let skip = settings.insecure_skip_verify.unwrap_or(false);
     let sni = match settings.sni.as_str() {
@@ -60,15 +120,15 @@ fn try_build(
     let names = match (skip, settings.subject_alt_names.is_empty(), sni.is_none()) {
         (true, _, _) => NameCheck::Nothing,
         (false, false, _) => NameCheck::Any(settings.subject_alt_names.clone()),
-        (false, true, true) if entry_names.is_empty() => NameCheck::Host,
-        (false, true, true) => NameCheck::HostAndAny(entry_names.to_vec()),
-        (false, true, false) if entry_names.is_empty() => NameCheck::ChainOnly,
-        (false, true, false) => NameCheck::Any(entry_names.to_vec()),
+        (false, true, true) if accounts.is_empty() => NameCheck::Host,
+        (false, true, true) => NameCheck::HostAndAny(accounts.to_vec()),
+        (false, true, false) if accounts.is_empty() => NameCheck::ChainOnly,
+        (false, true, false) => NameCheck::Any(accounts.to_vec()),
     };
     let credentials = (authorities_secret(work, settings)?, own_secret(work, settings)?);
     let unnamed = match &names {
         NameCheck::Host => NameCheck::ChainOnly,
-        NameCheck::HostAndAny(entry_names) => NameCheck::Any(entry_names.clone()),
+        NameCheck::HostAndAny(accounts) => NameCheck::Any(accounts.clone()),
         other => other.clone(),
     };
     let (config, fingerprint) = configured(work, settings, names, credentials)?;
@@ -101,7 +161,8 @@ fn configured(
     };
     let own = own.map(|secret| work.memory.certified_key(secret)).transpose()?;
     let alpn = match settings.mode {
-        ClientTlsMode::IstioMutual => vec![b"istio-peer-exchange".to_vec(), b"istio".to_vec()],
+        // `istio-peer-exchange` would promise a preamble that is not sent.
+        ClientTlsMode::IstioMutual => vec![b"istio".to_vec()],
         _ => Vec::new(),
     };
     let made = config(roots, names, own, alpn)?;
@@ -304,9 +365,10 @@ impl ServerCertVerifier for Verifier {
 
 /// DNS names as certificates cover them; URIs and wildcards exactly.
 fn has_any_name(leaf: &ParsedCertificate<'_>, der: &CertificateDer<'_>, names: &[String]) -> Result<(), Error> {
+    let own = LazyCell::new(|| Certificate::read(der));
     let covered = names.iter().any(|name| match ServerName::try_from(name.as_str()) {
         Ok(server_name) => verify_server_name(leaf, &server_name).is_ok(),
-        Err(_) => certificates::names_itself(der, name),
+        Err(_) => own.as_ref().is_some_and(|own| own.names().any(|own| own == *name)),
     });
     if covered { Ok(()) } else { Err(Error::InvalidCertificate(CertificateError::NotValidForName)) }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName};
 use serde::Serialize;
 
 use super::asked::{Asked, is_secret};
-use crate::snapshot::cluster::{Cluster, EndpointSource};
+use crate::snapshot::cluster::{Cluster, DnsName, Encryption, Endpoint, EndpointSource};
 use crate::snapshot::cors::CorsVerdict;
 use crate::snapshot::fault::{Abort, FaultPolicy};
 use crate::snapshot::headers::TemplateFacts;
@@ -184,12 +184,27 @@ fn encryption(cluster: &Cluster) -> String {
 
 fn endpoints(cluster: &Cluster) -> Vec<String> {
     match &cluster.endpoints {
-        EndpointSource::Static(endpoints) => endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect(),
+        EndpointSource::Static(endpoints) => {
+            let shown =
+                |endpoint: &Endpoint| format!("{}{}", endpoint.address, exception(cluster, endpoint.encryption));
+            endpoints.iter().map(shown).collect()
+        }
         EndpointSource::Dns { names, .. } => {
-            names.iter().map(|name| format!("{}:{} (looked up)", name.name, name.port)).collect()
+            let shown = |name: &DnsName| {
+                format!("{}:{} (looked up){}", name.name, name.port, exception(cluster, name.encryption))
+            };
+            names.iter().map(shown).collect()
         }
         EndpointSource::Original => vec!["the address that is asked for".to_owned()],
         EndpointSource::Requested => vec!["the request's own host and port, as DNS resolves it".to_owned()],
+    }
+}
+
+/// What is different from the rest of the cluster.
+fn exception(cluster: &Cluster, encryption: Encryption) -> &'static str {
+    match encryption {
+        Encryption::None if cluster.tls.is_some() => " in plaintext",
+        _ => "",
     }
 }
 

@@ -171,6 +171,10 @@ codes! {
     LOG_FILTER = "LIM0042" Error "the filter of an access log cannot be read; every line is written";
     LOG_PROVIDER = "LIM0043" Warning "a provider of access logs does not exist or is not served";
     SERVER_TLS = "LIM0045" Error "the TLS settings of a server cannot work; its connections are closed";
+    NO_IDENTITY = "LIM0050" Warning "endpoints take mutual TLS and are spoken to in plaintext, because we have no certificate in the mesh"
+        "Name our certificate in [identity] of the settings, or set enableAutoMtls: false in the mesh file.";
+    NO_ACCOUNT = "LIM0051" Info "the identities of a destination in the mesh are not known; every certificate of the mesh is accepted"
+        "Add its Pods, the serviceAccount of its endpoints, or subjectAltNames.";
     TICKET_KEYS = "LIM0054" Error "the secrets of session tickets cannot be used; sessions are resumed at the process that began them alone"
         "Write one secret of at least 32 characters in each line, such as `openssl rand -base64 48` makes.";
 

@@ -31,9 +31,14 @@ pub(crate) struct Meta {
 
 /// The `status` of an object, as far as analysis looks at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct Status {
     pub conditions: Vec<StatusCondition>,
+    /// Of a Pod: `Running` and the like.
+    pub phase: String,
+    /// Of a Pod.
+    #[serde(rename = "podIP")]
+    pub pod_ip: String,
     /// Addresses that Istio gave a ServiceEntry.
     pub addresses: Vec<StatusAddress>,
     /// What the parents of a route say of it.

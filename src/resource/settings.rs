@@ -202,6 +202,33 @@ pub(crate) struct MeshDefaults {
     pub outbound: OutboundMode,
     /// Whether sidecars are told to give ServiceEntries addresses (defaultConfig.proxyMetadata).
     pub allocates_addresses: bool,
+    /// Whether endpoints of the mesh are spoken to in plaintext unless a rule says otherwise (enableAutoMtls: false).
+    pub no_auto_mtls: bool,
+    pub trust: MeshTrust,
+}
+
+/// Who belongs to the mesh (MeshConfig trustDomain, trustDomainAliases, caCertificates).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MeshTrust {
+    /// Empty means `cluster.local`.
+    pub domain: String,
+    pub aliases: Vec<String>,
+    pub authorities: Vec<MeshAuthority>,
+}
+
+impl MeshTrust {
+    /// The trust domain of the mesh.
+    pub(crate) fn domain(&self) -> &str {
+        if self.domain.is_empty() { "cluster.local" } else { &self.domain }
+    }
+}
+
+/// MeshConfig caCertificates, as far as it holds the certificates itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MeshAuthority {
+    pub pem: String,
+    /// Whom it vouches for; empty means everyone.
+    pub trust_domains: Vec<String>,
 }
 
 /// MeshConfig meshMTLS.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::meta::{Labels, Meta};
+use super::meta::{Labels, Meta, Object};
 use super::selection::MatchLabels;
 
 /// Kubernetes Pod.spec.
@@ -15,6 +15,28 @@ pub(crate) struct Pod {
     pub host_network: bool,
     pub service_account_name: String,
     pub node_name: String,
+}
+
+impl Object<Pod> {
+    /// Its address, once it has one and as long as it runs.
+    pub(crate) fn address(&self) -> Option<&str> {
+        let status = self.meta.status.as_ref()?;
+        let runs = matches!(status.phase.as_str(), "" | "Pending" | "Running");
+        Some(status.pod_ip.as_str()).filter(|address| runs && !address.is_empty())
+    }
+
+    /// Whether its containers said that they are ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        let conditions = self.meta.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True")
+    }
+
+    /// The number of a named TCP port; the first container that has it counts.
+    pub(crate) fn port(&self, name: &str) -> Option<u32> {
+        let ports = self.spec.containers.iter().flat_map(|container| &container.ports);
+        let named = |port: &&ContainerPort| port.name == name && matches!(port.protocol.as_str(), "" | "TCP");
+        ports.filter(|port| !port.name.is_empty()).find(named).map(|port| port.container_port)
+    }
 }
 
 /// Kubernetes Container.

@@ -19,7 +19,7 @@ pub(crate) struct Cluster {
     pub balancing: Balancing,
     /// `None`: new endpoints get their whole share at once. For round robin and least request.
     pub warmup: Option<Box<Warmup>>,
-    /// `None` is plaintext.
+    /// `None` is plaintext. Endpoints of [`Encryption::None`] are spoken to without it.
     pub tls: Option<TlsClient>,
     /// Each connection begins with whom it is for; connections of different clients are never shared then.
     pub proxy_header: Option<ProxyHeader>,
@@ -275,7 +275,18 @@ pub(crate) struct Endpoint {
     pub address: SocketAddr,
     /// 1 or more.
     pub weight: u32,
+    pub encryption: Encryption,
     pub workload: Arc<WorkloadFacts>,
+}
+
+/// What connections to one endpoint of a cluster are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Encryption {
+    /// As [`Cluster::tls`] says.
+    #[default]
+    OfCluster,
+    /// Automatic mutual TLS is for other endpoints of the cluster.
+    None,
 }
 
 /// One name to resolve; its addresses get these properties.
@@ -284,6 +295,7 @@ pub(crate) struct DnsName {
     pub name: String,
     pub port: u16,
     pub weight: u32,
+    pub encryption: Encryption,
     pub workload: Arc<WorkloadFacts>,
 }
 

@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, EndpointSource, Limits};
+use super::cluster::{Cluster, Encryption, EndpointSource, Limits};
 use super::cors::{CorsPolicy, Offer};
 use super::fault::{Abort, FaultPolicy};
 use super::listener::{Listener, Service, Transport};
@@ -244,11 +244,16 @@ fn show_cluster(cluster: &Cluster) -> Value {
     };
     let endpoints = match &cluster.endpoints {
         EndpointSource::Static(endpoints) => {
-            let shown = endpoints.iter().map(|e| json!({ "address": e.address.to_string(), "weight": e.weight }));
+            let shown = endpoints.iter().map(|e| {
+                json!({ "address": e.address.to_string(), "weight": e.weight, "tls": has_tls(cluster, e.encryption) })
+            });
             json!({ "static": shown.collect::<Vec<_>>() })
         }
         EndpointSource::Dns { names, logical } => {
-            let shown = names.iter().map(|name| json!({ "name": name.name, "port": name.port, "weight": name.weight }));
+            let shown = names.iter().map(|name| {
+                let tls = has_tls(cluster, name.encryption);
+                json!({ "name": name.name, "port": name.port, "weight": name.weight, "tls": tls })
+            });
             json!({ "dns": shown.collect::<Vec<_>>(), "logical": logical })
         }
         EndpointSource::Original => json!({ "original": true }),
@@ -272,6 +277,10 @@ fn show_cluster(cluster: &Cluster) -> Value {
         "outlierDetection": cluster.outlier.as_ref().map(|policy| format!("{policy:?}")),
         "places": cluster.places.as_ref().map(|places| format!("{places:?}")),
     })
+}
+
+fn has_tls(cluster: &Cluster, encryption: Encryption) -> bool {
+    cluster.tls.is_some() && encryption == Encryption::OfCluster
 }
 
 /// Those that are set.

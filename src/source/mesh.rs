@@ -16,8 +16,8 @@ use crate::resource::networking::{
     TlsProtocol,
 };
 use crate::resource::settings::{
-    AccessLogFormat, ExtensionProvider, FileLog, FileLogFormat, ForwardClientCert, MeshDefaults, MeshMtls,
-    OutboundMode, OwnHeaderSettings, PathNormalization, ProviderService, Settings,
+    AccessLogFormat, ExtensionProvider, FileLog, FileLogFormat, ForwardClientCert, MeshAuthority, MeshDefaults,
+    MeshMtls, MeshTrust, OutboundMode, OwnHeaderSettings, PathNormalization, ProviderService, Settings,
 };
 
 /// The fields of MeshConfig that are in force.
@@ -46,12 +46,22 @@ struct MeshConfig {
     extension_providers: Vec<Provider>,
     default_providers: DefaultProviders,
     root_namespace: Option<String>,
+    enable_auto_mtls: Option<bool>,
+    trust_domain: String,
+    trust_domain_aliases: Vec<String>,
+    ca_certificates: Vec<CertificateData>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct CertificateData {
+    pem: String,
+    trust_domains: Vec<String>,
 }
 
 /// Fields that exist in Istio and do nothing here: what they steer is not part of this process, or not in force.
 const IDLE: &[&str] = &[
     "ca",
-    "caCertificates",
     "configSources",
     "defaultConfig.availabilityZone",
     "defaultConfig.binaryPath",
@@ -95,7 +105,6 @@ const IDLE: &[&str] = &[
     "defaultProviders.tracing",
     "discoverySelectors",
     "dnsRefreshRate",
-    "enableAutoMtls",
     "enableEnvoyAccessLogService",
     "enablePrometheusMerge",
     "enableTracing",
@@ -113,8 +122,6 @@ const IDLE: &[&str] = &[
     "proxyListenPort",
     "serviceScopeConfigs",
     "serviceSettings",
-    "trustDomain",
-    "trustDomainAliases",
     "verifyCertificateAtClient",
 ];
 
@@ -298,7 +305,8 @@ pub(super) fn apply(file: &str, text: &str, settings: &mut Settings) -> Result<V
     for unknown in &decoded.unknown {
         let path = unknown.path.as_str();
         let field = path.strip_prefix(written.path).unwrap_or(path).trim_start_matches('.');
-        let idle = IDLE.contains(&field) || field.starts_with("defaultConfig.connectionSettings.");
+        let idle =
+            IDLE.contains(&field) || of_authority(field) || field.starts_with("defaultConfig.connectionSettings.");
         findings.push(match idle {
             true => {
                 let message = format!("`{field}` of the mesh is not in force");
@@ -313,6 +321,17 @@ pub(super) fn apply(file: &str, text: &str, settings: &mut Settings) -> Result<V
     write(decoded.value, &written, settings);
     settings.mesh.allocates_addresses = allocates_addresses(&written.mesh);
     Ok(findings)
+}
+
+fn authority(data: CertificateData) -> MeshAuthority {
+    MeshAuthority { pem: data.pem, trust_domains: data.trust_domains }
+}
+
+/// What is not in force of an entry of caCertificates.
+fn of_authority(field: &str) -> bool {
+    let within = field.strip_prefix("caCertificates[").and_then(|rest| rest.split_once("]."));
+    matches!(within, Some((_, "spiffeBundleUrl" | "certSigners")))
+        || within.is_some_and(|(_, rest)| rest.starts_with("certSigners["))
 }
 
 /// Whether Istio gives ServiceEntries addresses of its own; analysis alone looks at it.
@@ -394,6 +413,13 @@ fn write(mesh: MeshConfig, written: &Written, settings: &mut Settings) {
         forward_client_cert: topology.forward_client_cert_details,
         outbound: mesh.outbound_traffic_policy.mode.unwrap_or_default(),
         allocates_addresses: false,
+        no_auto_mtls: mesh.enable_auto_mtls == Some(false),
+        trust: MeshTrust {
+            // Istio writes an `@` so in identities.
+            domain: mesh.trust_domain.replace('@', "."),
+            aliases: mesh.trust_domain_aliases,
+            authorities: mesh.ca_certificates.into_iter().filter(|data| !data.pem.is_empty()).map(authority).collect(),
+        },
     };
     write_headers(mesh.default_config.proxy_headers, &mut settings.http.own_headers);
     if let Some(timeout) = mesh.connect_timeout {

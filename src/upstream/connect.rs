@@ -15,7 +15,7 @@ use super::commons::Overflow;
 use super::tunnel;
 use crate::net::link::Link;
 use crate::net::proxy_protocol::Addresses;
-use crate::snapshot::cluster::{Cluster, Keepalive, ProxyHeader};
+use crate::snapshot::cluster::{Cluster, Encryption, Keepalive, ProxyHeader};
 use crate::snapshot::tls::TlsClient;
 
 /// A connection as Pingora's HTTP/1 client session takes it.
@@ -26,6 +26,21 @@ pub(crate) use pingora_core::protocols::Stream;
 pub(crate) enum Want {
     Http1,
     Http2,
+}
+
+/// Where a connection leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub address: SocketAddr,
+    pub encryption: Encryption,
+    /// Whom the connection is for, where the endpoint is told.
+    pub client: Option<Addresses>,
+}
+
+impl End {
+    fn tls<'c>(&self, cluster: &'c Cluster) -> Option<&'c TlsClient> {
+        cluster.tls.as_ref().filter(|_| self.encryption == Encryption::OfCluster)
+    }
 }
 
 /// Why there is no connection. The text is Envoy's `transport failure reason` where it has one.
@@ -104,13 +119,9 @@ pub(super) fn server_name_of<'a>(cluster: &Cluster, authority: &'a str) -> Optio
 }
 
 /// Opens a connection for bytes as they are: there is no authority that could be sent or verified as a name.
-pub(super) async fn open_tcp(
-    address: SocketAddr,
-    cluster: &Cluster,
-    client: Option<Addresses>,
-) -> Result<Link, ConnectError> {
+pub(super) async fn open_tcp(end: End, cluster: &Cluster) -> Result<Link, ConnectError> {
     let opened = tokio::time::timeout(cluster.connect_timeout, async {
-        let link = open_link(address, cluster, client).await?;
+        let link = open_link(end, cluster).await?;
         match &cluster.tunnel {
             Some(tunnel) => tunnel::through(link, tunnel).await,
             None => Ok(link),
@@ -119,27 +130,27 @@ pub(super) async fn open_tcp(
     opened.await.unwrap_or(Err(ConnectError::Timeout))
 }
 
-async fn open_link(address: SocketAddr, cluster: &Cluster, client: Option<Addresses>) -> Result<Link, ConnectError> {
-    let (config, name) = match &cluster.tls {
-        None => return dial(address, cluster, client).await.map(Link::client_plain),
+async fn open_link(end: End, cluster: &Cluster) -> Result<Link, ConnectError> {
+    let (config, name) = match end.tls(cluster) {
+        None => return dial(end, cluster).await.map(Link::client_plain),
         Some(TlsClient::Unavailable { reason }) => return Err(ConnectError::Unavailable(reason.as_str().into())),
         Some(TlsClient::Ready { config, sni: Some(sni), .. }) => (config, server_name(sni)?),
         // An address is never sent as a server name.
-        Some(TlsClient::Ready { unnamed, sni: None, .. }) => (unnamed, ServerName::from(address.ip())),
+        Some(TlsClient::Ready { unnamed, sni: None, .. }) => (unnamed, ServerName::from(end.address.ip())),
     };
-    let tcp = dial(address, cluster, client).await?;
+    let tcp = dial(end, cluster).await?;
     let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::tls)?;
     Ok(Link::client_tls(tls))
 }
 
-/// Connects; `client` is told first, if the cluster wants that.
-async fn dial(address: SocketAddr, cluster: &Cluster, client: Option<Addresses>) -> Result<TcpStream, ConnectError> {
-    let mut tcp = TcpStream::connect(address).await.map_err(|error| ConnectError::failed(&error))?;
+/// Connects; the endpoint is told the client first, if the cluster wants that.
+async fn dial(end: End, cluster: &Cluster) -> Result<TcpStream, ConnectError> {
+    let mut tcp = TcpStream::connect(end.address).await.map_err(|error| ConnectError::failed(&error))?;
     tcp.set_nodelay(true).map_err(|error| ConnectError::failed(&error))?;
     if let Some(keepalive) = &cluster.limits.keepalive {
         keep_alive(&tcp, keepalive).map_err(|error| ConnectError::failed(&error))?;
     }
-    if let (Some(version), Some(client)) = (cluster.proxy_header, client) {
+    if let (Some(version), Some(client)) = (cluster.proxy_header, end.client) {
         introduce(&mut tcp, version, client).await.map_err(|error| ConnectError::failed(&error))?;
     }
     Ok(tcp)
@@ -171,20 +182,21 @@ fn server_name(name: &str) -> Result<ServerName<'static>, ConnectError> {
     ServerName::try_from(name.to_owned()).map_err(|_| ConnectError::tls(format_args!("`{name}` is no server name")))
 }
 
-/// Opens a connection. `asked` is what [`server_name_of`] says, `client` whom it is for.
+/// Opens a connection. `asked` is what [`server_name_of`] says.
 pub(super) async fn open(
-    (address, client): (SocketAddr, Option<Addresses>),
+    end: End,
     cluster: &Cluster,
     asked: Option<&str>,
     configs: &ClientConfigs,
     want: Want,
 ) -> Result<Link, ConnectError> {
-    if let Some(TlsClient::Unavailable { reason }) = &cluster.tls {
+    let tls = end.tls(cluster);
+    if let Some(TlsClient::Unavailable { reason }) = tls {
         return Err(ConnectError::Unavailable(reason.as_str().into()));
     }
     let opened = tokio::time::timeout(cluster.connect_timeout, async {
-        let tcp = dial(address, cluster, client).await?;
-        let Some(TlsClient::Ready { config, sni, .. }) = &cluster.tls else { return Ok(Link::client_plain(tcp)) };
+        let tcp = dial(end, cluster).await?;
+        let Some(TlsClient::Ready { config, sni, .. }) = tls else { return Ok(Link::client_plain(tcp)) };
         let name = sni.clone().unwrap_or_else(|| asked.unwrap_or_default().to_ascii_lowercase());
         let name = server_name(&name)?;
         let connector = TlsConnector::from(configs.offering(config, want));

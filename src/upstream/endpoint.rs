@@ -9,20 +9,25 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use super::connect::{ClientConfigs, Stream};
+use super::connect::{ClientConfigs, End, Stream};
 use super::multiplex::Multiplexer;
 use super::pool::Pool;
 use crate::net::proxy_protocol::Addresses;
+use crate::snapshot::cluster::Encryption;
 use crate::telemetry::metrics::{Active, ClusterMetrics};
 
 /// A client that sent no request for so long has its connections closed.
 const CLIENT_UNUSED: Duration = Duration::from_secs(10);
+
+/// By what the endpoints of one cluster identity differ: no connection of one carries requests of another.
+pub(super) type Key = (SocketAddr, Encryption);
 
 /// The live state of one address of one cluster identity.
 pub(crate) struct Endpoint {
     pub(super) address: SocketAddr,
     /// When it was first needed.
     pub(super) born: Instant,
+    pub(super) encryption: Encryption,
     /// The only client that its connections are for.
     pub(super) client: Option<Addresses>,
     of_clients: OfClients,
@@ -36,10 +41,11 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(address: SocketAddr, configs: Arc<ClientConfigs>, metrics: ClusterMetrics) -> Self {
+    fn new((address, encryption): Key, configs: Arc<ClientConfigs>, metrics: ClusterMetrics) -> Self {
         Endpoint {
             address,
             born: Instant::now(),
+            encryption,
             client: None,
             of_clients: OfClients::default(),
             configs,
@@ -54,10 +60,16 @@ impl Endpoint {
     /// The same endpoint with connections that are for one client alone.
     pub(super) fn for_client(&self, client: Addresses, now: Instant) -> Arc<Endpoint> {
         let new = || {
-            let endpoint = Endpoint::new(self.address, Arc::clone(&self.configs), self.metrics.clone());
+            let endpoint =
+                Endpoint::new((self.address, self.encryption), Arc::clone(&self.configs), self.metrics.clone());
             Endpoint { client: Some(client), active: Arc::clone(&self.active), ..endpoint }
         };
         self.of_clients.find(client, new, now)
+    }
+
+    /// Where its connections lead.
+    pub(super) fn end(&self) -> End {
+        End { address: self.address, encryption: self.encryption, client: self.client }
     }
 
     pub(super) fn active(&self) -> usize {
@@ -158,7 +170,7 @@ impl Drop for Open {
 pub(super) struct Group {
     configs: Arc<ClientConfigs>,
     metrics: ClusterMetrics,
-    endpoints: Mutex<HashMap<SocketAddr, Arc<Endpoint>>>,
+    endpoints: Mutex<HashMap<Key, Arc<Endpoint>>>,
 }
 
 impl Group {
@@ -166,19 +178,19 @@ impl Group {
         Group { configs: Arc::default(), metrics, endpoints: Mutex::default() }
     }
 
-    fn endpoints(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Endpoint>>> {
+    fn endpoints(&self) -> MutexGuard<'_, HashMap<Key, Arc<Endpoint>>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state of an address, known or new.
-    pub(super) fn endpoint(&self, address: SocketAddr) -> Arc<Endpoint> {
-        let new = || Arc::new(Endpoint::new(address, Arc::clone(&self.configs), self.metrics.clone()));
-        Arc::clone(self.endpoints().entry(address).or_insert_with(new))
+    pub(super) fn endpoint(&self, key: Key) -> Arc<Endpoint> {
+        let new = || Arc::new(Endpoint::new(key, Arc::clone(&self.configs), self.metrics.clone()));
+        Arc::clone(self.endpoints().entry(key).or_insert_with(new))
     }
 
-    /// Forgets every other address: idle connections close now, others when their requests end.
-    pub(super) fn retain(&self, addresses: &HashSet<SocketAddr>) {
-        self.endpoints().retain(|address, _| addresses.contains(address));
+    /// Forgets every other one: idle connections close now, others when their requests end.
+    pub(super) fn retain(&self, keys: &HashSet<Key>) {
+        self.endpoints().retain(|key, _| keys.contains(key));
     }
 
     pub(super) fn sweep(&self, now: Instant) {

@@ -180,7 +180,8 @@ impl Upstreams {
                 return false;
             }
             if let EndpointSource::Static(endpoints) = &cluster.endpoints {
-                group.retain(&endpoints.iter().map(|endpoint| endpoint.address).collect::<HashSet<_>>());
+                let keys = endpoints.iter().map(|endpoint| (endpoint.address, endpoint.encryption));
+                group.retain(&keys.collect::<HashSet<_>>());
             }
             true
         });
@@ -268,7 +269,7 @@ impl Pick {
             Some(most) => endpoint.metrics.open_below(most).ok_or(TcpFailure::Overflow)?,
             None => endpoint.metrics.open(),
         };
-        let link = connect::open_tcp(endpoint.address, &self.cluster, endpoint.client).await;
+        let link = connect::open_tcp(endpoint.end(), &self.cluster).await;
         let link = link.inspect_err(|_| endpoint.metrics.connect_failed());
         self.report(match &link {
             Ok(_) => Report::Connected,
@@ -297,8 +298,7 @@ impl Pick {
                 Slot::New(open) => Some(open),
             },
         };
-        let to = (endpoint.address, endpoint.client);
-        let link = connect::open(to, &self.cluster, server_name, &endpoint.configs, Want::Http1).await;
+        let link = connect::open(endpoint.end(), &self.cluster, server_name, &endpoint.configs, Want::Http1).await;
         let mut link = link.inspect_err(|_| endpoint.metrics.connect_failed())?;
         link.set_lazy();
         let server_name = server_name.map(Into::into);
@@ -333,8 +333,7 @@ impl Pick {
     async fn connect_http2(&self, server_name: Option<&str>) -> Result<Lease, ConnectError> {
         let endpoint = &self.candidate.endpoint;
         let target = || Target {
-            address: endpoint.address,
-            client: endpoint.client,
+            end: endpoint.end(),
             cluster: Arc::clone(&self.cluster),
             configs: Arc::clone(&endpoint.configs),
             metrics: endpoint.metrics.clone(),
@@ -387,7 +386,7 @@ mod tests {
     use tokio::runtime::Handle;
 
     use super::*;
-    use crate::snapshot::cluster::{Balancing, DnsName, Endpoint, ServiceFacts, UpstreamProtocol};
+    use crate::snapshot::cluster::{Balancing, DnsName, Encryption, Endpoint, ServiceFacts, UpstreamProtocol};
     use crate::telemetry::requests::SourceLabels;
 
     fn upstreams() -> Upstreams {
@@ -417,7 +416,12 @@ mod tests {
     }
 
     fn fixed(addresses: &[SocketAddr]) -> EndpointSource {
-        let endpoint = |address: &SocketAddr| Endpoint { address: *address, weight: 1, workload: Arc::default() };
+        let endpoint = |address: &SocketAddr| Endpoint {
+            address: *address,
+            weight: 1,
+            encryption: Encryption::default(),
+            workload: Arc::default(),
+        };
         EndpointSource::Static(addresses.iter().map(endpoint).collect())
     }
 
@@ -552,7 +556,13 @@ mod tests {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let upstreams = upstreams();
         assert_eq!(upstreams.pick(&cluster(fixed(&[]), 0), Wish::default()).err(), Some(NoEndpoint));
-        let name = DnsName { name: "127.0.0.1".into(), port: closed.port(), weight: 1, workload: Arc::default() };
+        let name = DnsName {
+            name: "127.0.0.1".into(),
+            port: closed.port(),
+            weight: 1,
+            encryption: Encryption::default(),
+            workload: Arc::default(),
+        };
         let cluster = cluster(EndpointSource::Dns { names: vec![name], logical: true }, 0);
         let pick = upstreams.pick(&cluster, Wish::default()).unwrap();
         for want in [Want::Http1, Want::Http2] {

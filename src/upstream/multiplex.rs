@@ -1,6 +1,5 @@
 //! Which HTTP/2 connection takes a stream? One that has room; else one dial for everybody who waits.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -11,9 +10,8 @@ use h2::client::SendRequest;
 use h2::{Ping, PingPong};
 use tokio::sync::watch;
 
-use super::connect::{self, ClientConfigs, ConnectError, Want};
+use super::connect::{self, ClientConfigs, ConnectError, End, Want};
 use crate::base::task;
-use crate::net::proxy_protocol::Addresses;
 use crate::snapshot::cluster::{Cluster, Limits, Pings};
 use crate::telemetry::metrics::ClusterMetrics;
 
@@ -91,9 +89,7 @@ impl Shared {
 
 /// Where and how to dial; owned, because a dial outlives the request that began it.
 pub(super) struct Target {
-    pub address: SocketAddr,
-    /// Whom the connection is for, where that counts.
-    pub client: Option<Addresses>,
+    pub end: End,
     pub cluster: Arc<Cluster>,
     pub configs: Arc<ClientConfigs>,
     pub metrics: ClusterMetrics,
@@ -171,9 +167,9 @@ impl State {
 }
 
 async fn dial(target: &Target, server_name: Option<Box<str>>) -> Result<Shared, ConnectError> {
-    let (cluster, to) = (&target.cluster, (target.address, target.client));
+    let cluster = &target.cluster;
     let shaken = tokio::time::timeout(cluster.connect_timeout, async {
-        let link = connect::open(to, cluster, server_name.as_deref(), &target.configs, Want::Http2).await?;
+        let link = connect::open(target.end, cluster, server_name.as_deref(), &target.configs, Want::Http2).await?;
         h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)

@@ -15,7 +15,7 @@ use super::plan::{Member, plan};
 use super::requested::Requested;
 use super::table::Table;
 use crate::net::proxy_protocol::Addresses;
-use crate::snapshot::cluster::{self, Balancing, Cluster, DnsName, EndpointSource, Warmup, WorkloadFacts};
+use crate::snapshot::cluster::{self, Balancing, Cluster, DnsName, Encryption, EndpointSource, Warmup, WorkloadFacts};
 
 /// One cluster of one snapshot, joined with the live state of its endpoints.
 pub(super) struct View {
@@ -106,13 +106,14 @@ impl View {
         let Source::Requested(requested) = &self.source else { return None };
         let limit = self.cluster.connect_timeout;
         let address = requested.address(authority, tried, limit, Instant::now()).await?;
-        Some(Candidate { endpoint: self.group.endpoint(address), workload: Arc::default() })
+        Some(Candidate { endpoint: self.group.endpoint((address, Encryption::OfCluster)), workload: Arc::default() })
     }
 
     /// Forgets the endpoints that no request names any more.
     pub(super) fn sweep(&self, now: Instant) {
         if let Source::Requested(requested) = &self.source {
-            self.group.retain(&requested.sweep(now));
+            let wanted = requested.sweep(now).into_iter().map(|address| (address, Encryption::OfCluster));
+            self.group.retain(&wanted.collect());
         }
     }
 
@@ -185,8 +186,8 @@ impl View {
         };
         let all = endpoints.iter().map(|(endpoint, _)| endpoint.address).collect();
         let out = watched.map(|(common, _)| common.out(&all)).unwrap_or_default();
+        self.group.retain(&endpoints.iter().map(|(endpoint, _)| (endpoint.address, endpoint.encryption)).collect());
         let candidates = Candidates::new(&self.group, &self.cluster, endpoints.into_iter(), &out);
-        self.group.retain(&all);
         let candidates = Arc::new(Candidates { seen, changes, ..candidates });
         *last = Some(Arc::clone(&candidates));
         candidates
@@ -243,7 +244,7 @@ impl Candidates {
 impl Pool {
     fn new(group: &Group, cluster: &Cluster, share: u64, endpoints: Vec<&cluster::Endpoint>) -> Self {
         let candidate = |endpoint: &&cluster::Endpoint| Candidate {
-            endpoint: group.endpoint(endpoint.address),
+            endpoint: group.endpoint((endpoint.address, endpoint.encryption)),
             workload: Arc::clone(&endpoint.workload),
         };
         let list: Vec<Candidate> = endpoints.iter().map(candidate).collect();
@@ -281,8 +282,9 @@ fn resolved<'a>(
     for ((name, addresses), number) in names.zip(0..) {
         for address in addresses.iter().map(|ip| SocketAddr::new(*ip, name.port)) {
             if met.insert(address) {
+                let DnsName { weight, encryption, .. } = *name;
                 let workload = Arc::clone(&name.workload);
-                endpoints.push((cluster::Endpoint { address, weight: name.weight, workload }, number));
+                endpoints.push((cluster::Endpoint { address, weight, encryption, workload }, number));
             }
         }
     }
@@ -298,7 +300,13 @@ mod tests {
 
     #[test]
     fn addresses_of_names_are_endpoints_once() {
-        let name = |port| DnsName { name: "a".into(), port, weight: 2, workload: Arc::default() };
+        let name = |port| DnsName {
+            name: "a".into(),
+            port,
+            weight: 2,
+            encryption: Encryption::default(),
+            workload: Arc::default(),
+        };
         let addresses = Arc::new(vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])]);
         let (first, again, other) = (name(80), name(80), name(81));
         let names = || [(&first, &addresses), (&again, &addresses), (&other, &addresses)].into_iter();

@@ -22,7 +22,9 @@ use crate::net::drain::DrainSignal;
 use crate::net::link::Link;
 use crate::proxy::connection::{ClientProtocol, Connection};
 use crate::proxy::worker::Worker;
-use crate::snapshot::cluster::{Balancing, Cluster, Endpoint, EndpointSource, ServiceFacts, UpstreamProtocol};
+use crate::snapshot::cluster::{
+    Balancing, Cluster, Encryption, Endpoint, EndpointSource, ServiceFacts, UpstreamProtocol,
+};
 use crate::snapshot::headers::HeaderOperations;
 use crate::snapshot::listener::{ChainMatch, ChainTable, FilterChain, Listener, Service};
 use crate::snapshot::matcher::{PathMatch, RequestMatch};
@@ -48,7 +50,8 @@ impl Setup {
     }
 
     fn snapshot(&self, address: SocketAddr) -> Snapshot {
-        let endpoint = Endpoint { address: self.backend, weight: 1, workload: Arc::default() };
+        let endpoint =
+            Endpoint { address: self.backend, weight: 1, encryption: Encryption::default(), workload: Arc::default() };
         let cluster = Arc::new(Cluster {
             name: "outbound|80||web.test".into(),
             service: ServiceFacts::default(),

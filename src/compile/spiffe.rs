@@ -1,0 +1,56 @@
+//! By which identities are workloads of the mesh known? (SPIFFE, as Istio writes them.)
+
+use std::collections::BTreeSet;
+
+use crate::resource::settings::MeshTrust;
+
+/// `spiffe://<trust domain>/ns/<namespace>/sa/<account>`; `None` without an account.
+pub(super) fn of(trust: &MeshTrust, namespace: &str, account: &str) -> Option<String> {
+    let domain = trust.domain();
+    (!namespace.is_empty() && !account.is_empty()).then(|| format!("spiffe://{domain}/ns/{namespace}/sa/{account}"))
+}
+
+/// Those written, and each of Istio's form in the other trust domains of the mesh, too (MeshConfig trustDomainAliases).
+pub(super) fn in_all_domains(written: BTreeSet<String>, aliases: &[String]) -> Vec<String> {
+    let mut all = written.clone();
+    for parts in written.iter().filter_map(|identity| parts(identity)) {
+        let (namespace, account) = parts;
+        all.extend(aliases.iter().map(|domain| format!("spiffe://{domain}/ns/{namespace}/sa/{account}")));
+    }
+    all.into_iter().collect()
+}
+
+/// Namespace and account of an identity of Istio's form.
+fn parts(identity: &str) -> Option<(&str, &str)> {
+    let (_, path) = identity.strip_prefix("spiffe://")?.split_once('/')?;
+    let [ns, namespace, sa, account] = path.split('/').collect::<Vec<_>>().try_into().ok()?;
+    (ns == "ns" && sa == "sa").then_some((namespace, account))
+}
+
+/// The trust domain of an identity of any form.
+pub(super) fn trust_domain(identity: &str) -> Option<&str> {
+    let rest = identity.strip_prefix("spiffe://")?;
+    Some(rest.split_once('/').map_or(rest, |(domain, _)| domain)).filter(|domain| !domain.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_known_in_every_domain() {
+        let trust = MeshTrust { domain: "td1".into(), ..MeshTrust::default() };
+        let web = of(&trust, "shop", "web").unwrap();
+        assert_eq!(web, "spiffe://td1/ns/shop/sa/web");
+        assert_eq!(of(&MeshTrust::default(), "a", "b").unwrap(), "spiffe://cluster.local/ns/a/sa/b");
+        assert_eq!(of(&trust, "shop", ""), None);
+        let written = BTreeSet::from([web.clone(), "web.shop".to_owned(), "spiffe://td1/other".to_owned()]);
+        let all = in_all_domains(written, &["td2".to_owned(), "td1".to_owned()]);
+        assert_eq!(
+            all,
+            ["spiffe://td1/ns/shop/sa/web", "spiffe://td1/other", "spiffe://td2/ns/shop/sa/web", "web.shop"]
+        );
+        assert_eq!(trust_domain("spiffe://td1/other"), Some("td1"));
+        assert_eq!((trust_domain("spiffe:///x"), trust_domain("https://a/b")), (None, None));
+    }
+}
