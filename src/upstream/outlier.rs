@@ -88,9 +88,13 @@ impl Detector {
                 record.multiplier = record.multiplier.saturating_sub(passed);
                 continue;
             };
-            if latest.saturating_duration_since(since) >= (policy.base * record.multiplier).min(policy.longest) {
+            let end = since + (policy.base * record.multiplier).min(policy.longest);
+            if latest >= end {
                 record.out_since = None;
                 changed = true;
+                // The intervals since then were healthy ones, though nobody looked.
+                let healthy = latest.saturating_duration_since(end).as_nanos() / interval.as_nanos();
+                record.multiplier = record.multiplier.saturating_sub(u32::try_from(healthy).unwrap_or(u32::MAX));
             }
         }
         changed
@@ -216,6 +220,8 @@ mod tests {
         assert!(!detector.look(&policy, after(130)));
         assert!(fail(&mut detector, after(131)), "after a healthy while as short as the first time");
         assert!(detector.look(&policy, after(170)));
+        assert!(fail(&mut detector, after(171)) && detector.look(&policy, after(260)));
+        assert!(fail(&mut detector, after(261)) && detector.look(&policy, after(300)), "nobody looked all the while");
         detector.retain(&HashSet::new());
         assert!(detector.endpoints.is_empty());
     }
