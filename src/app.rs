@@ -13,8 +13,9 @@ use tokio::runtime::Builder;
 use self::sockets::Doors;
 use crate::admin::{self, Addresses, Facts};
 use crate::base::task;
+use crate::certs::identity::{self, Keeper};
 use crate::control::lifecycle::{Lifecycle, Stage};
-use crate::control::pipeline::Pipeline;
+use crate::control::pipeline::{Pipeline, Reloader};
 use crate::control::signal::Signals;
 use crate::control::status::{Cause, Outcome, Status, Verdict};
 use crate::control::{observe, watch};
@@ -30,6 +31,9 @@ use crate::upstream::dns::Resolver;
 
 /// How long the last access log lines may take to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the start waits for our identity in the mesh, if a source is to give it.
+const IDENTITY_LIMIT: Duration = Duration::from_secs(5);
 
 /// How the gateway is to be started.
 #[derive(Debug)]
@@ -118,6 +122,7 @@ async fn live(
     task::spawn("signals", signals.obey(reloader.clone(), lifecycle.clone(), reopen_logs(&telemetry, &store)));
 
     judge_start(&*pipeline.run(Cause::Start).await, start.needs_all_listeners)?;
+    obtain_identity(&mut pipeline, &reloader, &telemetry).await;
     task::spawn("watch", watch::follow(pipeline.watch_plan(), reloader.clone()));
     let pipeline = task::spawn("pipeline", pipeline.serve());
     lifecycle.advance(Stage::Live);
@@ -133,6 +138,20 @@ async fn live(
         () = lifecycle.reached(Stage::Stopped) => tracing::warn!("stopped at once"),
     }
     Ok(())
+}
+
+/// Sets the source of our identity going, and gives it a while to answer: what needs an identity should not fail at
+/// first.
+async fn obtain_identity(pipeline: &mut Pipeline<Doors>, reloader: &Reloader, telemetry: &Arc<Telemetry>) {
+    let (keeper, source) = (Keeper::new(Arc::clone(telemetry)), pipeline.identity_source());
+    let (held, is_awaited) = (keeper.held(), source.borrow().is_some());
+    pipeline.take_identity(held.clone());
+    let reloader = reloader.clone();
+    task::spawn("identity", keeper.follow(source, move || reloader.request(Cause::Certificate)));
+    if is_awaited {
+        identity::first(held, IDENTITY_LIMIT).await;
+        pipeline.run(Cause::Certificate).await;
+    }
 }
 
 /// A rotated access log is let go at SIGHUP.

@@ -26,7 +26,7 @@ impl Configuration {
     /// Reads the settings file and its manifests. The error is what there is to say if nothing could be read.
     pub fn load(settings: &Path) -> Result<Self, String> {
         let mut kept = Kept::default();
-        match build(settings, &mut kept, 1, false) {
+        match build(settings, &mut kept, 1, false, &Default::default()) {
             Built::Changed { snapshot, .. } => {
                 Ok(Configuration { settings: settings.to_owned(), kept, snapshot: Arc::new(snapshot) })
             }
@@ -37,7 +37,7 @@ impl Configuration {
     /// Reads it again, as a reload does until the new rules are in force, with what the last run left. Returns what
     /// it replaced, to be dropped elsewhere.
     pub fn reload(&mut self) -> Replaced {
-        match build(&self.settings, &mut self.kept, self.snapshot.generation + 1, false) {
+        match build(&self.settings, &mut self.kept, self.snapshot.generation + 1, false, &Default::default()) {
             Built::Changed { snapshot, .. } => {
                 Replaced { _snapshot: std::mem::replace(&mut self.snapshot, Arc::new(snapshot)) }
             }

@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::identity::{self, IdentityStatus};
 use crate::analysis::{self, Look, judge};
 use crate::base::clock;
+use crate::certs::identity::Held;
 use crate::compile::{self, compile};
 use crate::resource::ResourceSet;
+use crate::resource::core::Secret;
 use crate::resource::finding::Finding;
+use crate::resource::meta::Object;
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::source::{self, gather};
@@ -19,6 +23,8 @@ pub(crate) struct Kept {
     source: source::Cache,
     analysis: analysis::Memory,
     compile: compile::Memory,
+    /// What stands for our identity, if a source gave it.
+    identity: Option<Arc<Object<Secret>>>,
     /// What was read and said the last time; `None` before the first good run.
     last: Option<Last>,
 }
@@ -37,20 +43,29 @@ struct Last {
 /// What a configuration became.
 pub(crate) enum Built {
     /// To be put in force, and then surveyed. `watched` is what has to be watched from now on.
-    Changed { snapshot: Snapshot, settings: Arc<Settings>, watched: BTreeSet<PathBuf> },
+    Changed {
+        snapshot: Snapshot,
+        settings: Arc<Settings>,
+        watched: BTreeSet<PathBuf>,
+        identity: Option<IdentityStatus>,
+    },
     /// The same content as before.
-    Unchanged { watched: BTreeSet<PathBuf>, findings: Vec<Finding> },
+    Unchanged { watched: BTreeSet<PathBuf>, findings: Vec<Finding>, identity: Option<IdentityStatus> },
     /// No settings could be read at all.
     Failed { findings: Vec<Finding> },
 }
 
 /// Reads the configuration and makes the snapshot of `generation` of it, unless `same_would_do` and it is what is in
-/// force already.
-pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do: bool) -> Built {
-    let gathered = match gather(path, &mut kept.source) {
+/// force already. `held` is what a source says of our identity.
+pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do: bool, held: &Held) -> Built {
+    let mut gathered = match gather(path, &mut kept.source) {
         Ok(gathered) => gathered,
         Err(findings) => return Built::Failed { findings },
     };
+    let now = clock::now();
+    identity::overlay(held, &gathered.settings, &mut kept.identity, &mut gathered.resources);
+    let identity = identity::status(held, &gathered.settings, &gathered.resources);
+    gathered.findings.extend(identity.iter().flat_map(|status| identity::findings(status, now)));
     let watched: BTreeSet<PathBuf> = gathered.watched.into_iter().collect();
     if let Some(last) = &mut kept.last
         && same_would_do
@@ -58,10 +73,9 @@ pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do
         && same_objects(&last.resources, &gathered.resources)
     {
         last.gathered = gathered.findings;
-        return Built::Unchanged { watched, findings: last.findings() };
+        return Built::Unchanged { watched, findings: last.findings(), identity };
     }
     let settings = Arc::new(gathered.settings);
-    let now = clock::now();
     let (accepted, mut decided) = judge(&gathered.resources, &mut kept.analysis);
     let (snapshot, findings) = compile(&accepted, &settings, generation, now, &mut kept.compile);
     decided.extend(findings);
@@ -73,7 +87,7 @@ pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do
         surveyed: Vec::new(),
         now,
     });
-    Built::Changed { snapshot, settings, watched }
+    Built::Changed { snapshot, settings, watched, identity }
 }
 
 /// Looks at the objects of the last build together, and gives all there is to say about it.

@@ -3,6 +3,7 @@
 //! Signals, watched files and the admin page only ask for a reload; runs follow one another and are never mixed.
 
 pub(crate) mod build;
+pub(crate) mod identity;
 pub(crate) mod lifecycle;
 pub(crate) mod observe;
 pub(crate) mod pipeline;

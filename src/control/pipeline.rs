@@ -11,15 +11,18 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::build::{self, Built, Kept};
+use super::identity::IdentityStatus;
 use super::observe;
 use super::sockets::{BindFailure, Sockets};
 use super::status::{Cause, Outcome, Status, Verdict};
 use super::watch::WatchPlan;
 use crate::base::task;
+use crate::certs::identity::Held;
 use crate::resource::codes;
 use crate::resource::finding::{Finding, Location};
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
+use crate::snapshot::identity::IdentitySource;
 use crate::snapshot::issuance::Issuance;
 use crate::snapshot::store::Store;
 use crate::telemetry::Telemetry;
@@ -76,6 +79,9 @@ pub(crate) struct Pipeline<S> {
     status: watch::Sender<Arc<Status>>,
     plan: watch::Sender<WatchPlan>,
     issuance: watch::Sender<Arc<Issuance>>,
+    identity_source: watch::Sender<Option<Arc<IdentitySource>>>,
+    /// What the source of our identity says; `None`: nobody listens to one.
+    held: Option<watch::Receiver<Held>>,
 }
 
 impl<S: Sockets> Pipeline<S> {
@@ -102,6 +108,8 @@ impl<S: Sockets> Pipeline<S> {
             status,
             plan,
             issuance: watch::Sender::default(),
+            identity_source: watch::Sender::default(),
+            held: None,
         };
         (pipeline, reloader)
     }
@@ -114,6 +122,16 @@ impl<S: Sockets> Pipeline<S> {
     /// Which certificates are to be got; follows the configuration.
     pub(crate) fn issuance(&self) -> watch::Receiver<Arc<Issuance>> {
         self.issuance.subscribe()
+    }
+
+    /// Who is to give us our identity; follows the configuration.
+    pub(crate) fn identity_source(&self) -> watch::Receiver<Option<Arc<IdentitySource>>> {
+        self.identity_source.subscribe()
+    }
+
+    /// From now on each run takes our identity from here.
+    pub(crate) fn take_identity(&mut self, held: watch::Receiver<Held>) {
+        self.held = Some(held);
     }
 
     /// Runs once for every request, or for several that wait together. Ends when all `Reloader`s are gone.
@@ -136,13 +154,15 @@ impl<S: Sockets> Pipeline<S> {
     pub(crate) async fn run(&mut self, cause: Cause) -> Arc<Outcome> {
         let (began, clock) = (SystemTime::now(), Instant::now());
         let (mut findings, changed, failed) = match self.build().await {
-            Built::Changed { snapshot, settings, watched } => {
+            Built::Changed { snapshot, settings, watched, identity } => {
                 self.unbound = self.publish(snapshot, settings).await;
                 self.watch(watched);
+                self.identify(identity);
                 (self.survey().await, true, false)
             }
-            Built::Unchanged { watched, findings } => {
+            Built::Unchanged { watched, findings, identity } => {
                 self.watch(watched);
+                self.identify(identity);
                 (findings, false, false)
             }
             Built::Failed { findings } => (findings, false, true),
@@ -165,7 +185,8 @@ impl<S: Sockets> Pipeline<S> {
         let settings = self.settings.clone();
         let generation = self.store.load().generation + 1;
         let same_would_do = self.unbound.is_empty();
-        let built = self.aside(move |kept| build::build(&settings, kept, generation, same_would_do)).await;
+        let held = self.held.as_ref().map(|held| held.borrow().clone()).unwrap_or_default();
+        let built = self.aside(move |kept| build::build(&settings, kept, generation, same_would_do, &held)).await;
         built.unwrap_or_else(|fault| Built::Failed { findings: vec![*fault] })
     }
 
@@ -207,10 +228,28 @@ impl<S: Sockets> Pipeline<S> {
             *current = Arc::clone(&snapshot.issuance);
             differs
         });
+        self.identity_source.send_if_modified(|current| {
+            let differs = *current != snapshot.identity;
+            current.clone_from(&snapshot.identity);
+            differs
+        });
         self.status.send_modify(|status| {
             *status = Arc::new(status.with_snapshot(&snapshot, settings, SystemTime::now()));
         });
         failures.iter().map(not_bound).collect()
+    }
+
+    /// Tells who we are by now.
+    fn identify(&self, identity: Option<IdentityStatus>) {
+        let end = identity.as_ref().and_then(|status| Some(status.certificate.as_ref()?.not_after));
+        self.telemetry.metrics.identity_ends(end);
+        self.status.send_if_modified(|status| {
+            let differs = status.identity != identity;
+            if differs {
+                *status = Arc::new(status.with_identity(identity));
+            }
+            differs
+        });
     }
 
     fn watch(&self, watched: BTreeSet<PathBuf>) {
@@ -224,11 +263,11 @@ impl<S: Sockets> Pipeline<S> {
         });
     }
 
-    /// Log, metrics and status of a run. A file event that changed nothing is not worth a word.
+    /// Log, metrics and status of a run. An event that changed nothing is not worth a word.
     fn tell(&self, outcome: &Arc<Outcome>) {
         let last = self.status.borrow().last_reload.clone();
         let nothing_new = !outcome.changed && last.is_some_and(|last| last.findings == outcome.findings);
-        if outcome.cause == Cause::File && nothing_new {
+        if matches!(outcome.cause, Cause::File | Cause::Certificate) && nothing_new {
             return;
         }
         let status = self.status.borrow().with_outcome(outcome);

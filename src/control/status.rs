@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 
+use super::identity::IdentityStatus;
 use crate::resource::finding::{Finding, Severity};
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
@@ -115,6 +116,8 @@ pub(crate) struct Status {
     pub since: SystemTime,
     pub listeners: Vec<ListenerStatus>,
     pub clusters: usize,
+    /// Who we are in the mesh; `None`: nobody.
+    pub identity: Option<IdentityStatus>,
     /// The last run, with all its findings; `None` before the first.
     #[serde(serialize_with = "shared_option")]
     pub last_reload: Option<Arc<Outcome>>,
@@ -140,6 +143,7 @@ impl Status {
             since: now,
             listeners: Vec::new(),
             clusters: 0,
+            identity: None,
             last_reload: None,
             settings,
         }
@@ -155,6 +159,11 @@ impl Status {
             settings,
             ..self.clone()
         }
+    }
+
+    /// The same process as somebody else in the mesh.
+    pub(crate) fn with_identity(&self, identity: Option<IdentityStatus>) -> Self {
+        Status { identity, ..self.clone() }
     }
 
     /// The same process after a run.

@@ -194,6 +194,10 @@ codes! {
 
     NEVER_UPDATED = "LIM0073" Warning "a certificate file is mounted with subPath and stays as it is, whatever becomes of its Secret"
         "Mount the whole volume, and name the files in it.";
+    IDENTITY_SOURCE = "LIM0074" Warning "the source of our identity in the mesh fails"
+        "See [identity] of the settings, and whether the source runs and knows this workload; it is asked again by itself.";
+    IDENTITY_LATE = "LIM0075" Warning "our certificate in the mesh ends soon, or has ended, and was not renewed"
+        "See why its source gives no new one.";
 
     NOT_BOUND = "LIM0090" Error "an address cannot be bound; its listener is not in force"
         "See what else listens there, and whether the port needs a privilege.";

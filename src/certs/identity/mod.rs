@@ -170,7 +170,7 @@ impl Keeper {
     }
 }
 
-/// Waits until there is an identity, but no longer than `limit`; at once if nobody is to give one.
+/// Waits until there is an identity, but no longer than `limit`.
 pub(crate) async fn first(mut held: watch::Receiver<Held>, limit: Duration) {
     // A time-out means that the gateway begins without; its sender lives as long as the process.
     let _ = timeout(limit, held.wait_for(|held| held.identity.is_some())).await;
