@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use regex::Regex;
 use tempfile::TempDir;
 
 use crate::support::gateway::limani;
@@ -75,28 +76,111 @@ fn every_shipped_configuration_is_right() {
     is_clean(&["-c", &path("demo.toml")]);
 }
 
+/// A table of the annotated settings: its header, and its keys with their lines, those behind `# ` as well.
+struct Table {
+    header: String,
+    keys: Vec<(String, String)>,
+}
+
+/// The tables up to the `[[route]]` lines.
+fn annotated(text: &str) -> Vec<Table> {
+    let (text, _) = text.split_once("# [[route]]").expect("routes come last");
+    let header = Regex::new(r"^(?:# )?(\[.+\])$").expect("a pattern");
+    let key = Regex::new(r#"^(?:# )?(("[^"]+"|\w+) = .*)$"#).expect("a pattern");
+    let mut tables: Vec<Table> = Vec::new();
+    for line in text.lines() {
+        if let Some(found) = header.captures(line) {
+            tables.push(Table { header: found[1].to_owned(), keys: Vec::new() });
+        } else if let Some(found) = key.captures(line) {
+            let table = tables.last_mut().expect("keys stand in tables");
+            table.keys.push((found[2].to_owned(), found[1].to_owned()));
+        }
+    }
+    tables
+}
+
+/// Settings with every key; where there are several lines for one, `choice` says which. What belongs to one issuer of
+/// ACME stands either with `[acme]` or, `with_issuers`, where they are listed.
+fn written_out(tables: &[Table], choice: usize, with_issuers: bool) -> String {
+    let mut text = String::new();
+    for Table { header, keys } in tables {
+        if !with_issuers && header == "[[acme.issuer]]" {
+            continue;
+        }
+        text += &format!("{header}\n");
+        let elsewhere = match (header.as_str(), with_issuers) {
+            ("[acme]", true) => &["directory", "root", "profile", "eab"][..],
+            (_, true) => &[],
+            (_, false) => &["issuers"],
+        };
+        let mut written = Vec::new();
+        for (name, _) in keys.iter().filter(|(name, _)| !elsewhere.contains(&name.as_str())) {
+            if !written.contains(&name) {
+                written.push(name);
+                let lines: Vec<_> = keys.iter().filter(|(other, _)| other == name).collect();
+                text += &format!("{}\n", lines[choice.min(lines.len() - 1)].1);
+            }
+        }
+    }
+    text
+}
+
 #[test]
 fn every_key_of_the_annotated_settings_exists() {
     let folder = shipped();
-    let annotated = fs::read_to_string(folder.path().join("conf/limani.toml")).unwrap();
-    let (keys, _) = annotated.split_once("# [[route]]").expect("routes come last");
-    let text: String = keys
-        .lines()
-        .map(|line| {
-            line.strip_prefix("# ").filter(|rest| rest.contains(" = ") && !rest.starts_with("A line")).unwrap_or(line)
-        })
-        .map(|line| format!("{line}\n"))
-        .collect();
-    assert!(text.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count() > 30, "{text}");
-    let settings = folder.path().join("conf/every-key.toml");
-    fs::write(&settings, text).unwrap();
-    fs::write(folder.path().join("conf/mesh.yaml"), "").unwrap();
+    let conf = folder.path().join("conf");
+    let tables = annotated(&fs::read_to_string(conf.join("limani.toml")).unwrap());
+    let keys: usize = tables.iter().map(|table| table.keys.len()).sum();
+    assert!(tables.len() > 10 && keys > 60, "{} tables, {keys} keys", tables.len());
+    fs::write(conf.join("mesh.yaml"), "").unwrap();
     let files = [("server.pem", "cert-chain.pem"), ("server.key", "key.pem"), ("ca.pem", "root-cert.pem")];
     for (made, wanted) in files {
-        let conf = folder.path().join("conf");
         fs::copy(conf.join("tls").join(made), conf.join(wanted)).expect("the development authority has made it");
     }
-    is_clean(&["-c", &settings.to_string_lossy()]);
+    fs::create_dir(conf.join("certs")).unwrap();
+    fs::write(conf.join("ticket-secrets"), "a secret of at least thirty-two characters\n").unwrap();
+    for (choice, with_issuers) in [(0, true), (1, false), (2, true)] {
+        let settings = conf.join("every-key.toml");
+        fs::write(&settings, written_out(&tables, choice, with_issuers)).unwrap();
+        is_clean(&["-c", &settings.to_string_lossy()]);
+    }
+}
+
+/// The blocks of a page in this language, each with its line.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<(usize, &'a str)> {
+    let begin = format!("```{language}\n");
+    let starts = page.match_indices(&begin).map(|(at, _)| at + begin.len());
+    let block = |at: usize| {
+        let rest = &page[at..];
+        (page[..at].lines().count() + 1, rest.split_once("\n```").map_or(rest, |(block, _)| block))
+    };
+    starts.map(block).collect()
+}
+
+/// A block of settings or manifests may leave out what is not its point, but all that it says can be read and is known.
+#[test]
+fn the_examples_of_the_pages_are_understood() {
+    let folder = shipped();
+    let docs = fs::read_dir(root().join("docs")).expect("pages").map(|entry| entry.expect("an entry").path());
+    let pages: Vec<PathBuf> = docs.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    let mut tried = 0;
+    for page in pages.iter().chain([&root().join("README.md")]) {
+        let text = fs::read_to_string(page).expect("the page is there");
+        for (language, file) in [("toml", "example.toml"), ("yaml", "example.yaml")] {
+            for (line, block) in blocks(&text, language) {
+                let path = folder.path().join("conf").join(file);
+                fs::write(&path, block).unwrap();
+                let mut command = limani();
+                command.arg("check").args(if language == "toml" { &["-c"][..] } else { &[] }).arg(&path);
+                let found = told(&command.output().expect("the command runs"));
+                let misread = ["LIM0001", "LIM0002", "LIM0010", "LIM0012", "LIM0013", "LIM0016", "LIM0017", "LIM0022"];
+                let misread = misread.iter().find(|code| found.contains(*code));
+                assert!(misread.is_none(), "{}:{line}: {found}", page.display());
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 0, "the pages have examples");
 }
 
 #[test]

@@ -74,6 +74,33 @@ impl Backend {
         })
     }
 
+    /// HTTP/1.1 that hands each body of JSON to the test, and answers with the status that it returns.
+    pub fn posted(name: &str, take: impl Fn(Value) -> u16 + Clone + Send + Sync + 'static) -> Self {
+        Self::heard(name, move |_, body| take(serde_json::from_slice(body).unwrap_or_default()))
+    }
+
+    /// HTTP/1.1 that hands each target and body to the test, and answers with the status that it returns.
+    pub fn heard(name: &str, take: impl Fn(&str, &[u8]) -> u16 + Clone + Send + Sync + 'static) -> Self {
+        Self::start(name, |listener, _| async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let take = take.clone();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let take = take.clone();
+                    async move {
+                        let target = request.uri().to_string();
+                        let body = request.into_body().collect().await?.to_bytes();
+                        let status = take(&target, &body);
+                        let answer = Response::builder().status(status).body(Full::<Bytes>::default());
+                        Ok::<_, hyper::Error>(answer.expect("the test's status is good"))
+                    }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        })
+    }
+
     /// HTTP/1.1 over TLS.
     pub fn tls(name: &str, identity: &Identity) -> Self {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(identity.server()));

@@ -70,7 +70,8 @@ struct Shared {
 }
 
 struct State {
-    scripts: HashMap<Door, VecDeque<Reply>>,
+    /// What the next requests get; `None`: what a CA would say.
+    scripts: HashMap<Door, VecDeque<Option<Reply>>>,
     asked: Vec<(Door, Value)>,
     nonces: u64,
     /// The keys of accounts, as JWK; the number of one is in its URL.
@@ -167,7 +168,15 @@ impl Ca {
 
     /// The next requests at this door, as many as there are replies, are answered so and do nothing.
     pub fn script(&self, door: Door, replies: impl IntoIterator<Item = Reply>) {
-        self.state().scripts.entry(door).or_default().extend(replies);
+        self.state().scripts.entry(door).or_default().extend(replies.into_iter().map(Some));
+    }
+
+    /// The request at this door that comes after so many others is answered so.
+    pub fn script_after(&self, door: Door, others: usize, reply: Reply) {
+        let mut state = self.state();
+        let script = state.scripts.entry(door).or_default();
+        script.extend(vec![None; others]);
+        script.push_back(Some(reply));
     }
 
     /// From now on no account is known.
@@ -209,7 +218,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             let (protected, payload) = signed(&body);
             let told = if payload.is_null() { Value::from(path.as_str()) } else { payload.clone() };
             state.asked.push((door, told));
-            match state.scripts.get_mut(&door).and_then(VecDeque::pop_front) {
+            match state.scripts.get_mut(&door).and_then(VecDeque::pop_front).flatten() {
                 Some(reply) => reply,
                 None => shared.reply(&mut state, door, number, &protected, &payload),
             }

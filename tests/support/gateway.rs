@@ -40,6 +40,7 @@ pub struct Plan {
     watch: bool,
     grace: &'static str,
     most_files: Option<u32>,
+    real_ports: bool,
 }
 
 /// A running gateway; it is killed when the value is dropped.
@@ -58,10 +59,15 @@ struct Log {
 
 impl Plan {
     pub fn new() -> Self {
+        Self::at(address::fresh())
+    }
+
+    /// One that listens at an address that the test has already, after another gateway.
+    pub fn at(address: Ipv4Addr) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         fs::create_dir(folder.path().join("manifests")).expect("a folder for manifests");
         Plan {
-            address: address::fresh(),
+            address,
             folder,
             settings: String::new(),
             listen: String::new(),
@@ -70,7 +76,14 @@ impl Plan {
             watch: false,
             grace: "0s",
             most_files: None,
+            real_ports: false,
         }
+    }
+
+    /// Servers of the ports 80 and 443 are bound there, which only root may do.
+    pub fn real_ports(mut self) -> Self {
+        self.real_ports = true;
+        self
     }
 
     /// Where the gateway will listen.
@@ -136,11 +149,15 @@ impl Plan {
             true => ("mesh = \"mesh.yaml\"", "stdout = \"access.log\"".to_owned()),
             false => ("", format!("path = \"access.log\"\nformat = \"{access_log}\"")),
         };
+        let ports = match self.real_ports {
+            true => String::new(),
+            false => format!("ports = {{ 80 = {HTTP}, 443 = {HTTPS} }}"),
+        };
         let toml = format!(
             r#"
 [listen]
 address = "{address}"
-ports = {{ 80 = {HTTP}, 443 = {HTTPS} }}
+{ports}
 {listen}
 [source]
 manifests = ["manifests"]
@@ -182,16 +199,21 @@ drain = "10s"
 
     /// Starts it and returns when it is ready.
     pub fn start(self) -> TestGateway {
-        let mut process =
-            self.command().stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the gateway starts");
-        let log = Arc::<Log>::default();
-        let stderr = process.stderr.take().expect("stderr is a pipe");
-        let reader = Arc::clone(&log);
-        std::thread::spawn(move || reader.read(BufReader::new(stderr)));
+        let (process, log) = spawn(self.command());
         let gateway = TestGateway { address: self.address, folder: self.folder, process, log };
-        gateway.wait_for_log(|line| line.contains("ready") && line.contains("generation="));
+        gateway.wait_until_ready();
         gateway
     }
+}
+
+/// Runs a gateway and keeps what it logs.
+fn spawn(mut command: Command) -> (Child, Arc<Log>) {
+    let mut process = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the gateway starts");
+    let log = Arc::<Log>::default();
+    let stderr = process.stderr.take().expect("stderr is a pipe");
+    let reader = Arc::clone(&log);
+    std::thread::spawn(move || reader.read(BufReader::new(stderr)));
+    (process, log)
 }
 
 impl TestGateway {
@@ -342,6 +364,23 @@ impl TestGateway {
     /// Waits until the process has ended by itself.
     pub fn ended(&mut self) -> ExitStatus {
         until(|| self.process.try_wait().expect("it is our child")).expect("the gateway ends")
+    }
+
+    /// `kill -9`: it ends without a chance to tidy up.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("it is our child");
+        self.process.wait().expect("it ends");
+    }
+
+    /// Starts it again with the same settings, after it has ended; it may not be ready yet.
+    pub fn spawn_again(&mut self) {
+        let mut command = limani();
+        command.arg("run").arg("-c").arg(self.folder.path().join("limani.toml")).current_dir(self.folder.path());
+        (self.process, self.log) = spawn(command);
+    }
+
+    pub fn wait_until_ready(&self) {
+        self.wait_for_log(|line| line.contains("ready") && line.contains("generation="));
     }
 
     /// SIGTERM, and the end.

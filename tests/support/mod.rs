@@ -13,6 +13,7 @@ pub mod certificate;
 pub mod curl;
 pub mod gateway;
 pub mod grpc;
+pub mod issued;
 pub mod knot;
 pub mod manifests;
 pub mod pebble;

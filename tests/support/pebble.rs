@@ -102,9 +102,12 @@ impl PebblePlan {
         settings["privateKey"] = "api.key".into();
         fs::write(file("pebble.json"), json!({ "pebble": settings }).to_string()).expect("settings are written");
 
+        let flags = Command::new(&dns_program).arg("-help").output().expect("the program runs").stderr;
+        let is_recent = String::from_utf8_lossy(&flags).contains("-dnsserver");
         let mut dns = Command::new(dns_program);
-        dns.args(["-management", &at(DNS_MANAGEMENT).to_string(), "-dnsserver", &at(DNS).to_string()]);
-        dns.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", ""]);
+        dns.args([if is_recent { "-dnsserver" } else { "-dns01" }, &at(DNS).to_string()]);
+        dns.args(if is_recent { &["-doh", ""][..] } else { &[] });
+        dns.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-management", &at(DNS_MANAGEMENT).to_string()]);
         dns.args(["-defaultIPv4", &self.gateway.to_string(), "-defaultIPv6", ""]);
         let dns = Server::start(dns, file("dns.log"), &[at(DNS), at(DNS_MANAGEMENT)]);
 
