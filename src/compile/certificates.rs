@@ -51,7 +51,8 @@ pub(super) fn authorities_and_lists(secret: &Secret) -> Result<(Vec<CertificateD
     Ok((read_certificates(authorities)?, lists))
 }
 
-fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates of a PEM text, in their order; at least one.
+pub(super) fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),

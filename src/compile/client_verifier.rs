@@ -11,7 +11,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authorities::{Authorities, Purpose};
+use super::authorities::Purpose;
+use super::peer_roots::PeerRoots;
 use crate::snapshot::certificate::{Certificate, sha256};
 
 /// What a server asks of its clients.
@@ -62,7 +63,7 @@ impl Pin {
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     pub policy: ClientPolicy,
-    pub authorities: Authorities,
+    pub authorities: PeerRoots,
     pub algorithms: WebPkiSupportedAlgorithms,
 }
 

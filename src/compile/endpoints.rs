@@ -345,7 +345,7 @@ fn candidate(address: &str, port: u16, labels: &Labels, namespace: &str, workloa
 pub(super) fn accounts(work: &Work<'_>, view: &ServiceView<'_>) -> Vec<String> {
     let index = work.index;
     let mut accounts = BTreeSet::new();
-    let trust = &index.settings.mesh.trust;
+    let domain = index.settings.trust_domain();
     match &view.source {
         ServiceSource::Kubernetes(service) => {
             let (namespace, name) = (&service.meta.namespace, &service.meta.name);
@@ -355,20 +355,21 @@ pub(super) fn accounts(work: &Work<'_>, view: &ServiceView<'_>) -> Vec<String> {
             };
             accounts.extend(annotation("alpha.istio.io/canonical-serviceaccounts").map(str::to_owned));
             let of_namespace = annotation("alpha.istio.io/kubernetes-serviceaccounts");
-            accounts.extend(of_namespace.filter_map(|account| spiffe::of(trust, namespace, account)));
+            accounts.extend(of_namespace.filter_map(|account| spiffe::of(domain, namespace, account)));
             let slices = index.slices(namespace, name);
             let object = index.endpoints(namespace, name).filter(|_| slices.is_none());
             let pods = index.pods_of_service(namespace, name);
             let endpoints = slices.unwrap_or_default().iter().flat_map(|slice| &slice.spec.endpoints);
             for endpoint in endpoints.filter(|endpoint| serves(endpoint)) {
                 let found = |address: &String| pods.find(endpoint.target_ref.as_ref(), namespace, address);
-                accounts.extend(endpoint.addresses.iter().filter_map(found).filter_map(|pod| pod.account(trust)));
+                accounts.extend(endpoint.addresses.iter().filter_map(found).filter_map(|pod| pod.account(domain)));
             }
             let addresses = object.into_iter().flat_map(|object| &object.spec.subsets).flat_map(|one| &one.addresses);
             let found = addresses.filter_map(|one| pods.find(one.target_ref.as_ref(), namespace, &one.ip));
-            accounts.extend(found.filter_map(|pod| pod.account(trust)));
+            accounts.extend(found.filter_map(|pod| pod.account(domain)));
             let workloads = index.workloads(namespace, &service.spec.selector);
-            accounts.extend(workloads.iter().filter_map(|own| spiffe::of(trust, namespace, &own.spec.service_account)));
+            accounts
+                .extend(workloads.iter().filter_map(|own| spiffe::of(domain, namespace, &own.spec.service_account)));
         }
         ServiceSource::Entries(entries) => {
             for entry in entries {
@@ -377,14 +378,14 @@ pub(super) fn accounts(work: &Work<'_>, view: &ServiceView<'_>) -> Vec<String> {
                 let selector = entry.spec.workload_selector.as_ref().map(|selector| &selector.labels);
                 let selected = selector.map(|labels| index.workloads(namespace, labels)).unwrap_or_default();
                 let workloads = entry.spec.endpoints.iter().chain(selected.iter().map(|object| &object.spec));
-                accounts.extend(workloads.filter_map(|own| spiffe::of(trust, namespace, &own.service_account)));
+                accounts.extend(workloads.filter_map(|own| spiffe::of(domain, namespace, &own.service_account)));
                 let pods = selector.map(|labels| index.ready_pods(namespace, labels)).unwrap_or_default();
-                accounts.extend(pods.into_iter().filter_map(|pod| pod.account(trust)));
+                accounts.extend(pods.into_iter().filter_map(|pod| pod.account(domain)));
             }
         }
         ServiceSource::Named(_) => {}
     }
-    spiffe::in_all_domains(accounts, &trust.aliases)
+    spiffe::in_all_domains(accounts, &index.settings.mesh.trust.aliases)
 }
 
 /// The port of a slice that has the service port's name.

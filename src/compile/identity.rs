@@ -45,7 +45,7 @@ fn path(identity: &IdentitySettings, written: &str, default: &str) -> PathBuf {
 fn workload(settings: &Settings) -> Workload {
     let (identity, gateway) = (&settings.identity, &settings.gateway);
     Workload {
-        trust_domain: identity.trust_domain.clone().unwrap_or_else(|| "cluster.local".to_owned()),
+        trust_domain: identity.trust_domain.as_deref().unwrap_or_else(|| settings.trust_domain()).to_owned(),
         namespace: identity.namespace.clone().unwrap_or_else(|| gateway.namespace.clone()),
         service_account: identity.service_account.clone().unwrap_or_else(|| gateway.workload.clone()),
     }

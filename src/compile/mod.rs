@@ -29,6 +29,7 @@ mod memory;
 mod mirrors;
 pub(crate) mod outbound;
 mod peer_policies;
+mod peer_roots;
 mod pods;
 mod problems;
 mod protocol;

@@ -7,7 +7,6 @@ use super::spiffe;
 use crate::resource::ResourceSet;
 use crate::resource::core::ObjectReference;
 use crate::resource::meta::{Labels, Object};
-use crate::resource::settings::MeshTrust;
 use crate::resource::workloads::{Node, Pod};
 
 /// The Pods of one generation, with the Nodes that they run on.
@@ -69,8 +68,8 @@ impl<'a> Pods<'a> {
 
 impl PodView<'_> {
     /// The identity of its service account, if it names one.
-    pub(super) fn account(&self, trust: &MeshTrust) -> Option<String> {
-        spiffe::of(trust, &self.pod.meta.namespace, &self.pod.spec.service_account_name)
+    pub(super) fn account(&self, domain: &str) -> Option<String> {
+        spiffe::of(domain, &self.pod.meta.namespace, &self.pod.spec.service_account_name)
     }
 
     /// `region/zone/subzone`: as its label says, or its Node; empty if nobody says.

@@ -131,12 +131,11 @@ pub(super) struct Rules([u8; SHA256_OUTPUT_LEN]);
 
 impl Rules {
     /// Of the server `server` (its Gateway, port and what is inside), that asks clients for `policy`, and believes these
-    /// authorities and revocation lists.
+    /// authorities with their revocation lists.
     pub(super) fn new<'a>(
         server: &[&str],
         policy: Option<&ClientPolicy>,
         authorities: impl Iterator<Item = &'a [u8]>,
-        lists: Option<&[u8]>,
     ) -> Rules {
         let mut digest = Digest(Context::new(&SHA256));
         digest.list(server.iter().map(|part| part.as_bytes()));
@@ -158,7 +157,6 @@ impl Rules {
             }
         }
         digest.list(authorities);
-        digest.list(lists.into_iter());
         digest.finish()
     }
 }
@@ -388,7 +386,7 @@ mod tests {
     fn rules(names: &[&str], authorities: &[&[u8]], lists: Option<&[u8]>) -> Rules {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
         let policy = ClientPolicy { required: true, check: Check::Everything { names, pins: Vec::new() } };
-        Rules::new(&["ns/gateway", "443"], Some(&policy), authorities.iter().copied(), lists)
+        Rules::new(&["ns/gateway", "443"], Some(&policy), authorities.iter().copied().chain(lists))
     }
 
     fn tickets(sessions: &Sessions, rules: Rules) -> Tickets {
@@ -426,8 +424,8 @@ mod tests {
             rules(&["a"], &[b"ca"], Some(b"list")),
             rules(&["a"], &[b"other"], None),
             rules(&["a", "ca"], &[], None),
-            Rules::new(&["ns/gateway", "443"], None, std::iter::empty(), None),
-            Rules::new(&["ns/gateway443"], None, std::iter::empty(), None),
+            Rules::new(&["ns/gateway", "443"], None, std::iter::empty()),
+            Rules::new(&["ns/gateway443"], None, std::iter::empty()),
         ];
         for (place, made) in all.iter().enumerate() {
             let ticket = tickets(&sessions, *made).encrypt(b"session").unwrap();

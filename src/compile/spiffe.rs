@@ -2,11 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::resource::settings::MeshTrust;
-
 /// `spiffe://<trust domain>/ns/<namespace>/sa/<account>`; `None` without an account.
-pub(super) fn of(trust: &MeshTrust, namespace: &str, account: &str) -> Option<String> {
-    let domain = trust.domain();
+pub(super) fn of(domain: &str, namespace: &str, account: &str) -> Option<String> {
     (!namespace.is_empty() && !account.is_empty()).then(|| format!("spiffe://{domain}/ns/{namespace}/sa/{account}"))
 }
 
@@ -27,30 +24,20 @@ fn parts(identity: &str) -> Option<(&str, &str)> {
     (ns == "ns" && sa == "sa").then_some((namespace, account))
 }
 
-/// The trust domain of an identity of any form.
-pub(super) fn trust_domain(identity: &str) -> Option<&str> {
-    let rest = identity.strip_prefix("spiffe://")?;
-    Some(rest.split_once('/').map_or(rest, |(domain, _)| domain)).filter(|domain| !domain.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn identities_are_known_in_every_domain() {
-        let trust = MeshTrust { domain: "td1".into(), ..MeshTrust::default() };
-        let web = of(&trust, "shop", "web").unwrap();
+        let web = of("td1", "shop", "web").unwrap();
         assert_eq!(web, "spiffe://td1/ns/shop/sa/web");
-        assert_eq!(of(&MeshTrust::default(), "a", "b").unwrap(), "spiffe://cluster.local/ns/a/sa/b");
-        assert_eq!(of(&trust, "shop", ""), None);
+        assert_eq!(of("td1", "shop", ""), None);
         let written = BTreeSet::from([web.clone(), "web.shop".to_owned(), "spiffe://td1/other".to_owned()]);
         let all = in_all_domains(written, &["td2".to_owned(), "td1".to_owned()]);
         assert_eq!(
             all,
             ["spiffe://td1/ns/shop/sa/web", "spiffe://td1/other", "spiffe://td2/ns/shop/sa/web", "web.shop"]
         );
-        assert_eq!(trust_domain("spiffe://td1/other"), Some("td1"));
-        assert_eq!((trust_domain("spiffe:///x"), trust_domain("https://a/b")), (None, None));
     }
 }

@@ -13,10 +13,11 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
 };
 
-use super::authorities::{Authorities, Purpose};
+use super::authorities::Purpose;
 use super::certificates;
 use super::client_verifier::refusal;
 use super::endpoints;
+use super::peer_roots::{PeerMaterial, PeerRoots};
 use super::services::{ServiceSource, ServiceView};
 use super::tls_server::IDENTITY;
 use super::work::Work;
@@ -146,7 +147,9 @@ fn configured(
 ) -> Result<(Arc<ClientConfig>, u128), String> {
     let material = format!("{names:?} {:?}", settings.mode);
     let list = work.index.secret(&format!("file:{}", settings.ca_crl)).map(|s| &s.spec.data);
-    let parts = (&material, authorities.map(|s| &s.spec.data), own.map(|s| &s.spec.data), list);
+    let of_mesh = settings.mode == ClientTlsMode::IstioMutual;
+    let trust = of_mesh.then_some(&work.index.settings.mesh.trust);
+    let parts = (&material, authorities.map(|s| &s.spec.data), own.map(|s| &s.spec.data), list, trust);
     let fingerprint = work.memory.fingerprint(&parts);
     if let Some(kept) = work.memory.client_configs.get(&fingerprint) {
         return Ok((kept, fingerprint));
@@ -154,7 +157,7 @@ fn configured(
     let roots = match authorities {
         _ if settings.insecure_skip_verify.unwrap_or(false) => Roots::Nobody,
         Some(secret) => {
-            let read = read_authorities(work, settings, secret);
+            let read = read_authorities(work, settings, secret).and_then(|material| PeerRoots::read(&material));
             Roots::Named(read.map_err(|reason| format!("{}: {reason}", place_of(secret)))?)
         }
         None => Roots::System(work.memory.system_roots()),
@@ -171,16 +174,23 @@ fn configured(
 
 /// The CA of a Secret or file, with its revocation lists.
 fn read_authorities(
-    work: &Work<'_>,
+    work: &mut Work<'_>,
     settings: &ClientTls,
-    secret: &Object<crate::resource::core::Secret>,
-) -> Result<Authorities, String> {
-    let (authorities, lists) = certificates::authorities_and_lists(&secret.spec)?;
+    secret: &Arc<Object<crate::resource::core::Secret>>,
+) -> Result<PeerMaterial, String> {
     let file = Some(&settings.ca_crl).filter(|file| !file.is_empty() && settings.credential_name.is_empty());
-    let Some(file) = file else { return Authorities::read(&authorities, lists) };
-    let list = work.index.secret(&format!("file:{file}")).and_then(|list| list.spec.data.get("ca.crl"));
-    let list = list.ok_or_else(|| format!("the revocation list {file} could not be read"))?;
-    Authorities::read(&authorities, Some(list))
+    let list = match file {
+        None => None,
+        Some(file) => {
+            let list = work.index.secret(&format!("file:{file}")).and_then(|list| list.spec.data.get("ca.crl"));
+            Some(list.ok_or_else(|| format!("the revocation list {file} could not be read"))?.clone())
+        }
+    };
+    if settings.mode == ClientTlsMode::IstioMutual {
+        return PeerMaterial::of_mesh(work, secret, list);
+    }
+    let (authorities, own_list) = certificates::authorities_and_lists(&secret.spec)?;
+    Ok(PeerMaterial::named((authorities, list.or_else(|| own_list.map(<[u8]>::to_vec)))))
 }
 
 fn place_of(secret: &Object<crate::resource::core::Secret>) -> String {
@@ -280,7 +290,7 @@ enum Roots {
     /// insecureSkipVerify
     Nobody,
     System(Arc<RootCertStore>),
-    Named(Authorities),
+    Named(PeerRoots),
 }
 
 /// Verifies the chain with webpki and the name as Istio does.

@@ -9,10 +9,10 @@ use rustls::server::NoClientAuth;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 
-use super::authorities::Authorities;
 use super::certificates;
 use super::client_verifier::{Check, ClientPolicy, ClientVerifier, Pin};
 use super::gateways::BoundServer;
+use super::peer_roots::{Material, PeerMaterial, PeerRoots};
 use super::sessions::{self, Rules};
 use super::tls_parameters::Parameters;
 use super::work::Work;
@@ -48,7 +48,7 @@ pub(super) fn build(work: &mut Work<'_>, settings: &ServerTls, server: &BoundSer
 }
 
 /// A certificate with its key, and words for where it came from.
-type Material = (String, Arc<CertifiedKey>);
+type Shown = (String, Arc<CertifiedKey>);
 
 /// Why, and under which code it is still to be told.
 type Failure = (Option<&'static codes::Code>, String);
@@ -92,8 +92,8 @@ fn try_build(
             let broken = |reason| (Some(&codes::GATEWAY_CREDENTIAL), reason);
             let provider = Arc::new(parameters.provider());
             let verifier = match (policy, authorities) {
-                (Some(policy), Some((authorities, lists))) => {
-                    let authorities = Authorities::read(&authorities, lists.as_deref()).map_err(broken)?;
+                (Some(policy), Some(authorities)) => {
+                    let authorities = PeerRoots::read(&authorities).map_err(broken)?;
                     let algorithms = provider.signature_verification_algorithms;
                     Some(Arc::new(ClientVerifier { policy, authorities, algorithms }) as Arc<dyn ClientCertVerifier>)
                 }
@@ -127,13 +127,12 @@ fn resumption_rules(
     server: &BoundServer<'_>,
     inside: Inside,
     policy: Option<&ClientPolicy>,
-    authorities: Option<&AuthorityMaterial>,
+    authorities: Option<&PeerMaterial>,
 ) -> Rules {
     let port = &server.server.port;
     let (key, number) = (server.gateway.key(), port.number.to_string());
     let server = [key.as_str(), &number, &port.name, if inside == Inside::Http { "http" } else { "tcp" }];
-    let certificates = authorities.into_iter().flat_map(|(certificates, _)| certificates).map(|der| &**der);
-    Rules::new(&server, policy, certificates, authorities.and_then(|(_, lists)| lists.as_deref()))
+    Rules::new(&server, policy, authorities.into_iter().flat_map(PeerMaterial::parts))
 }
 
 /// What clients are asked for; `None`: nothing. Fails if it cannot work.
@@ -172,7 +171,7 @@ fn read_material(
     settings: &ServerTls,
     gateway: &Object<Gateway>,
     path: &str,
-) -> Result<Vec<Material>, Failure> {
+) -> Result<Vec<Shown>, Failure> {
     let names = credential_names(settings);
     let mut material = Vec::new();
     let mut failures = Vec::new();
@@ -252,20 +251,17 @@ fn find_secret<'a>(work: &Work<'a>, name: &str) -> Result<(String, &'a Arc<Objec
     }
 }
 
-fn find_key(work: &mut Work<'_>, name: &str) -> Result<Material, String> {
+fn find_key(work: &mut Work<'_>, name: &str) -> Result<Shown, String> {
     let (source, secret) = find_secret(work, name)?;
     let key = work.memory.certified_key(secret).map_err(|reason| format!("{source}: {reason}"))?;
     Ok((source, key))
 }
 
-/// CA certificates, and revocation lists in PEM.
-type AuthorityMaterial = (Vec<CertificateDer<'static>>, Option<Vec<u8>>);
-
 /// Who vouches for clients.
-fn read_authorities(work: &Work<'_>, settings: &ServerTls) -> Result<AuthorityMaterial, Failure> {
+fn read_authorities(work: &mut Work<'_>, settings: &ServerTls) -> Result<PeerMaterial, Failure> {
     let missing = |reason: String| (Some(&codes::GATEWAY_CREDENTIAL), reason);
     if let Some(name) = settings.ca_cert_credential_name.strip_prefix("configmap://") {
-        return configured_authorities(work, name).map_err(missing);
+        return configured_authorities(work, name).map(PeerMaterial::named).map_err(missing);
     }
     let files = settings.tls_certificates.iter().map(|files| &files.ca_certificates);
     let file = std::iter::once(&settings.ca_certificates).chain(files).find(|file| !file.is_empty());
@@ -286,14 +282,14 @@ fn read_authorities(work: &Work<'_>, settings: &ServerTls) -> Result<AuthorityMa
     };
     let code = (!was_told(work, &name)).then_some(&codes::GATEWAY_CREDENTIAL);
     let (source, secret) = find_secret(work, &name).map_err(|reason| (code, reason))?;
-    let read = certificates::authorities_and_lists(&secret.spec);
-    let (authorities, lists) = read.map_err(|reason| missing(format!("{source}: {reason}; connections are closed")))?;
     let of_files = name == IDENTITY || name.starts_with("file:");
-    let lists = match of_files && !settings.ca_crl.is_empty() {
-        true => Some(read_list(work, &settings.ca_crl)?),
-        false => lists.map(<[u8]>::to_vec),
-    };
-    Ok((authorities, lists))
+    let list = (of_files && !settings.ca_crl.is_empty()).then(|| read_list(work, &settings.ca_crl)).transpose()?;
+    let closed = |reason| missing(format!("{source}: {reason}; connections are closed"));
+    if name == IDENTITY {
+        return PeerMaterial::of_mesh(work, secret, list).map_err(closed);
+    }
+    let (authorities, own_list) = certificates::authorities_and_lists(&secret.spec).map_err(closed)?;
+    Ok(PeerMaterial::named((authorities, list.or_else(|| own_list.map(<[u8]>::to_vec)))))
 }
 
 /// The Secret `NAME-cacert` if it exists, whatever it holds, else NAME.
@@ -310,7 +306,7 @@ fn read_list(work: &Work<'_>, file: &str) -> Result<Vec<u8>, Failure> {
 }
 
 /// The CA of `configmap://namespace/name`.
-fn configured_authorities(work: &Work<'_>, name: &str) -> Result<AuthorityMaterial, String> {
+fn configured_authorities(work: &Work<'_>, name: &str) -> Result<Material, String> {
     let (namespace, plain) = name.split_once('/').unwrap_or((&work.index.settings.gateway.namespace, name));
     let Some(map) = work.index.config_map(namespace, plain) else {
         return Err(format!("ConfigMap {namespace}/{plain} does not exist; connections are closed"));

@@ -208,23 +208,16 @@ pub(crate) struct MeshDefaults {
 }
 
 /// Who belongs to the mesh (MeshConfig trustDomain, trustDomainAliases, caCertificates).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct MeshTrust {
-    /// Empty means `cluster.local`.
+    /// As the mesh file says; see [`Settings::trust_domain`].
     pub domain: String,
     pub aliases: Vec<String>,
     pub authorities: Vec<MeshAuthority>,
 }
 
-impl MeshTrust {
-    /// The trust domain of the mesh.
-    pub(crate) fn domain(&self) -> &str {
-        if self.domain.is_empty() { "cluster.local" } else { &self.domain }
-    }
-}
-
 /// MeshConfig caCertificates, as far as it holds the certificates itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct MeshAuthority {
     pub pem: String,
     /// Whom it vouches for; empty means everyone.
@@ -433,6 +426,16 @@ pub(crate) struct ShutdownSettings {
     pub grace: Duration,
     /// How long requests may take to finish after that. Default 45 s.
     pub drain: Duration,
+}
+
+impl Settings {
+    /// The trust domain of the mesh: as the mesh file says, or else `[identity]`.
+    pub(crate) fn trust_domain(&self) -> &str {
+        match (self.mesh.trust.domain.as_str(), self.identity.trust_domain.as_deref()) {
+            ("", own) => own.unwrap_or("cluster.local"),
+            (of_mesh, _) => of_mesh,
+        }
+    }
 }
 
 impl Default for Settings {
