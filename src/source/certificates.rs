@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::directory::Stamp;
 use super::folders::{Folders, Reading, readable_by_others};
+use super::identity;
 use super::mounts::Mounts;
 use crate::resource::ResourceSet;
 use crate::resource::codes;
@@ -67,6 +68,7 @@ impl Certificates {
         self.files.retain(|path, _| wanted.contains(path));
         set.secrets.extend(secrets);
         paths.extend(settings.tls.secrets.iter().cloned());
+        paths.extend(identity::folder(&settings.identity));
         tell_frozen(&paths, findings);
         paths.extend(self.gather_folders(settings, set, findings));
         paths
@@ -82,6 +84,9 @@ impl Certificates {
         let (mut reading, namespace) = (Reading::default(), &settings.gateway.namespace);
         for root in &settings.tls.secrets {
             self.folders.tree(root, "", namespace, &mut reading);
+        }
+        if let Some(root) = identity::folder(&settings.identity) {
+            self.folders.identity(&root, "builtin://", namespace, &mut reading);
         }
         let issued = settings
             .acme
@@ -264,11 +269,15 @@ impl Reader<'_> {
     /// What `[identity]` of the settings names.
     fn read_identity(&mut self) {
         let identity = &self.settings.identity;
+        if !identity.is_from_files() || identity::folder(identity).is_some() {
+            return;
+        }
         let mut data = BTreeMap::new();
         for (setting, key, name) in [
             ("certificate", "tls.crt", &identity.certificate),
             ("key", "tls.key", &identity.key),
             ("root", "ca.crt", &identity.root),
+            ("crl", "ca.crl", &identity.crl),
         ] {
             if name.is_empty() {
                 continue;

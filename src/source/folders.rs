@@ -32,6 +32,21 @@ const FILES: [(&str, &str); 10] = [
     ("crl", "crl"),
 ];
 
+/// The names of one identity in the mesh, in a folder of its own: as Istio, csi-driver-spiffe and GKE mount it.
+const IDENTITY_FILES: [(&str, &str); 11] = [
+    ("cert-chain.pem", "tls.crt"),
+    ("key.pem", "tls.key"),
+    ("root-cert.pem", "ca.crt"),
+    ("ca-crl.pem", "ca.crl"),
+    ("certificates.pem", "tls.crt"),
+    ("private_key.pem", "tls.key"),
+    ("ca_certificates.pem", "ca.crt"),
+    ("tls.crt", "tls.crt"),
+    ("tls.key", "tls.key"),
+    ("ca.crt", "ca.crt"),
+    ("ca.crl", "ca.crl"),
+];
+
 /// The link that kubelet swaps.
 const GENERATION: &str = "..data";
 
@@ -89,8 +104,15 @@ impl Folders {
     pub(super) fn tree(&mut self, root: &Path, prefix: &str, namespace: &str, reading: &mut Reading) {
         let name = root.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.or_else(|| Some(root.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned()));
-        let mut visit = Visit { folders: self, root, prefix, namespace, reading };
+        let mut visit = Visit { folders: self, root, prefix, namespace, names: &FILES, deepest: MAX_DEPTH, reading };
         visit.folder(root, root, &name.unwrap_or_default(), 0);
+    }
+
+    /// The Secret `name` of one folder that holds an identity in the mesh; folders in it do not matter.
+    pub(super) fn identity(&mut self, root: &Path, name: &str, namespace: &str, reading: &mut Reading) {
+        let names = &IDENTITY_FILES;
+        let mut visit = Visit { folders: self, root, prefix: "", namespace, names, deepest: 0, reading };
+        visit.folder(root, root, name, 0);
     }
 
     /// Forgets what this reading did not see.
@@ -105,6 +127,10 @@ struct Visit<'a> {
     root: &'a Path,
     prefix: &'a str,
     namespace: &'a str,
+    /// File names with the keys that they stand for.
+    names: &'static [(&'static str, &'static str)],
+    /// How deep folders are looked into.
+    deepest: usize,
     reading: &'a mut Reading,
 }
 
@@ -131,7 +157,7 @@ impl Visit<'_> {
 
     /// `swapped` tells that `..data` led to `real`.
     fn files(&mut self, shown: &Path, real: &Path, name: &str, depth: usize, swapped: bool) -> io::Result<()> {
-        if depth > MAX_DEPTH {
+        if depth > self.deepest {
             return Err(io::Error::other(format!("nested deeper than {MAX_DEPTH} folders")));
         }
         let mut entries = fs::read_dir(real)?.collect::<io::Result<Vec<_>>>()?;
@@ -141,14 +167,17 @@ impl Visit<'_> {
         for entry in &entries {
             let (kind, path) = (entry.file_type()?, entry.path());
             let Ok(entry) = entry.file_name().into_string() else { continue };
-            if let Some((file, key)) = FILES.iter().find(|(file, _)| *file == entry) {
+            if let Some((file, key)) = self.names.iter().find(|(file, _)| *file == entry) {
                 if file == key || !found.contains_key(key) {
                     found.insert(key, path.clone());
                 }
                 if kind.is_symlink() && !swapped {
                     self.reading.linked.extend(path.canonicalize().ok().filter(|to| !to.starts_with(self.root)));
                 }
-            } else if !entry.starts_with('.') && (kind.is_dir() || kind.is_symlink() && path.is_dir()) {
+            } else if self.deepest > 0
+                && !entry.starts_with('.')
+                && (kind.is_dir() || kind.is_symlink() && path.is_dir())
+            {
                 below.push((entry, path));
             }
         }

@@ -5,6 +5,7 @@ pub(crate) mod decode;
 mod desugar;
 mod directory;
 mod folders;
+mod identity;
 mod kinds;
 mod limani_toml;
 mod manifests;

@@ -15,6 +15,7 @@ mod explain;
 mod grpc;
 mod http1;
 mod http2;
+mod identity;
 mod mirrors;
 mod reload;
 mod retries;

@@ -35,7 +35,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::address;
-use super::certificate::Identity;
+use super::certificate::{Authority, Identity};
 
 const PIECE: usize = 64 * 1024;
 
@@ -46,6 +46,9 @@ pub struct Backend {
     pub address: SocketAddr,
     shared: Arc<Shared>,
 }
+
+/// Certificates that clients showed, in DER.
+pub type Shown = Arc<Mutex<Vec<Vec<u8>>>>;
 
 struct Shared {
     name: String,
@@ -117,6 +120,29 @@ impl Backend {
                 });
             }
         })
+    }
+
+    /// HTTP/1.1 over TLS, for clients that `authority` vouches for; the certificates that they show are kept.
+    pub fn mutual(name: &str, identity: &Identity, authority: &Authority) -> (Self, Shown) {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(identity.mutual_server(authority)));
+        let shown = Shown::default();
+        let kept = Arc::clone(&shown);
+        let backend = Self::start(name, |listener, shared| async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                let (shared, acceptor, kept) = (Arc::clone(&shared), acceptor.clone(), Arc::clone(&kept));
+                tokio::spawn(async move {
+                    // A client without a good certificate ends here.
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    kept.lock().expect("no test panics with it").extend(leaf.map(|leaf| leaf.to_vec()));
+                    let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
+                    let served = hyper::server::conn::http1::Builder::new();
+                    let _ = served.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        (backend, shown)
     }
 
     /// Says back what it hears; after the client's end it says `end of NAME`.

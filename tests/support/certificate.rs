@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData};
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
 /// A certificate authority that lives as long as the test.
 pub struct Authority {
@@ -76,6 +77,21 @@ impl Identity {
         ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
+            .expect("a certificate of our own")
+    }
+
+    /// The same, for clients that show a certificate of `authority`.
+    pub fn mutual_server(&self, authority: &Authority) -> ServerConfig {
+        let chain = vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("our own PEM")];
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("our own PEM");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("our own PEM")).expect("a root");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map(|config| config.with_client_cert_verifier(verifier.build().expect("roots verify")))
+            .and_then(|config| config.with_single_cert(chain, key))
             .expect("a certificate of our own")
     }
 

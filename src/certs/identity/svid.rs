@@ -101,11 +101,6 @@ impl Identity {
         Age::of(self.not_before, self.not_after, now)
     }
 
-    /// Whose certificates we can judge, our own domain included.
-    pub(crate) fn trust_domains(&self) -> impl Iterator<Item = &str> {
-        self.roots.keys().map(String::as_str)
-    }
-
     /// In PEM, the leaf first.
     pub(super) fn chain(&self) -> &str {
         &self.chain
