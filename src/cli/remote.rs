@@ -111,6 +111,8 @@ fn admin_url(settings: &Settings) -> String {
 }
 
 fn client() -> anyhow::Result<Client> {
+    // A client wants one, even if it only speaks plain HTTP; fails only if there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let builder = Client::builder().no_proxy().connect_timeout(CONNECT_LIMIT).timeout(ANSWER_LIMIT);
     builder.build().context("there is no HTTP client")
 }
