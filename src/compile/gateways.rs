@@ -80,6 +80,12 @@ pub(super) fn merge<'a>(
     bound
 }
 
+/// What is bound for a port that no server has: as for a Gateway without a selector of its own.
+pub(super) fn address_of(number: u16, resources: &ResourceSet, settings: &Settings) -> SocketAddr {
+    let port = Fronts::new(resources, settings).bound_port(number);
+    SocketAddr::new(settings.listen.address, port)
+}
+
 /// What earlier servers made of a bound port.
 #[derive(Default)]
 struct PortState {
@@ -215,6 +221,12 @@ struct Front<'a> {
     ports: Vec<(u16, u16)>,
 }
 
+impl Front<'_> {
+    fn target(&self, number: u16) -> Option<u16> {
+        self.ports.iter().find(|(port, _)| *port == number).map(|(_, target)| *target)
+    }
+}
+
 impl<'a> Fronts<'a> {
     fn new(resources: &'a ResourceSet, settings: &'a Settings) -> Fronts<'a> {
         let ours = &settings.gateway;
@@ -249,8 +261,7 @@ impl<'a> Fronts<'a> {
     /// Gateway that names its Services is bound to all their targets, and to nothing else.
     fn bound_ports(&self, gateway: &Object<Gateway>, number: u32) -> Vec<u16> {
         let Some(number) = u16::try_from(number).ok().filter(|number| *number > 0) else { return Vec::new() };
-        let target =
-            |front: &Front<'_>| front.ports.iter().find(|(port, _)| *port == number).map(|(_, target)| *target);
+        let target = |front: &Front<'_>| front.target(number);
         match (self.fixed.get(&number), named_services(gateway)) {
             (Some(bound), _) => vec![*bound],
             (None, Some(names)) => {
@@ -260,11 +271,15 @@ impl<'a> Fronts<'a> {
                 targets.dedup();
                 targets
             }
-            (None, None) => {
-                let all = self.services.iter().filter(|front| !front.is_only_named);
-                vec![all.into_iter().find_map(target).unwrap_or(number)]
-            }
+            (None, None) => vec![self.bound_port(number)],
         }
+    }
+
+    /// What is bound for a port of a Gateway that names no Services.
+    fn bound_port(&self, number: u16) -> u16 {
+        let mut all = self.services.iter().filter(|front| !front.is_only_named);
+        let fixed = self.fixed.get(&number).copied();
+        fixed.or_else(|| all.find_map(|front| front.target(number))).unwrap_or(number)
     }
 }
 

@@ -10,7 +10,9 @@ use super::routes;
 use super::tls_server::{self, Inside};
 use super::work::Work;
 use crate::resource::codes;
+use crate::resource::settings::Settings;
 use crate::snapshot::listener::{ChainMatch, ChainTable, FilterChain, Listener, Service, Transport};
+use crate::snapshot::route::RouteTable;
 use crate::snapshot::tcp::TcpProxy;
 
 /// One listener for each address, in their order. An address without any usable route is not bound.
@@ -20,6 +22,23 @@ pub(super) fn build<'a>(work: &mut Work<'a>, servers: Vec<BoundServer<'a>>) -> V
         by_address.entry(server.address).or_default().push(server);
     }
     by_address.into_iter().filter_map(|(address, servers)| listener(work, address, &servers)).map(Arc::new).collect()
+}
+
+/// Opens a port on which nothing but challenges of ACME is answered.
+pub(super) fn open_for_challenges(listeners: &mut Vec<Arc<Listener>>, address: SocketAddr, settings: &Settings) {
+    let place = listeners.partition_point(|listener| listener.address < address);
+    if listeners.get(place).is_some_and(|listener| listener.address == address) {
+        return;
+    }
+    let name = format!("acme.{}", address.port());
+    let routes = RouteTable { name: name.clone(), port: 80, ..RouteTable::default() };
+    let mut chains = ChainTable::default();
+    chains.insert(
+        ChainMatch::default(),
+        Arc::new(FilterChain { name, tls: None, service: Service::Http(Arc::new(routes)) }),
+    );
+    let proxy_protocol = settings.listen.proxy_protocol;
+    listeners.insert(place, Arc::new(Listener { address, proxy_protocol, chains }));
 }
 
 fn listener<'a>(work: &mut Work<'a>, address: SocketAddr, servers: &[BoundServer<'a>]) -> Option<Listener> {

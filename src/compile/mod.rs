@@ -20,6 +20,7 @@ mod identity;
 #[cfg(test)]
 mod incremental;
 mod index;
+mod issuance;
 mod layer4;
 mod limits;
 mod listeners;
@@ -75,15 +76,20 @@ pub(crate) fn compile(
     let mut problems = Problems::default();
     let servers = gateways::merge(resources, settings, &mut problems);
     let sessions = sessions::of(&index, memory, &mut problems);
-    let mut work = Work { index: &index, memory, problems, clusters: HashMap::new(), sessions, now };
-    let listeners = listeners::build(&mut work, servers);
+    let issued = issuance::plan(settings, &servers, &mut problems);
+    let mut work = Work { index: &index, memory, problems, issued: &issued, clusters: HashMap::new(), sessions, now };
+    let mut listeners = listeners::build(&mut work, servers);
+    if issued.needs_http {
+        listeners::open_for_challenges(&mut listeners, gateways::address_of(80, resources, settings), settings);
+    }
     let clusters = work.clusters.into_iter().filter_map(|(name, cluster)| Some((name, cluster?))).collect();
     let mut proxy = policy(settings);
     proxy.access_logs = access_logs::build(resources, settings, &mut work.problems);
     let findings = work.problems.into_findings();
     memory.finish(resources);
     let identity = identity::source(settings).map(Arc::new);
-    (Snapshot { generation, listeners, clusters, proxy: Arc::new(proxy), issuance: Arc::default(), identity }, findings)
+    let issuance = Arc::new(issued.issuance);
+    (Snapshot { generation, listeners, clusters, proxy: Arc::new(proxy), issuance, identity }, findings)
 }
 
 fn policy(settings: &Settings) -> ProxyPolicy {

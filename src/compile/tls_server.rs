@@ -1,5 +1,6 @@
 //! How does a Gateway server end TLS? (Istio ServerTLSSettings.)
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -12,16 +13,18 @@ use rustls::sign::CertifiedKey;
 use super::certificates;
 use super::client_verifier::{Check, ClientPolicy, ClientVerifier, Pin};
 use super::gateways::BoundServer;
+use super::issuance::{self, Asked, Place};
 use super::peer_roots::{Material, PeerMaterial, PeerRoots};
 use super::sessions::{self, Rules};
 use super::tls_parameters::Parameters;
 use super::work::Work;
+use crate::base::host;
 use crate::resource::codes;
 use crate::resource::core::Secret;
 use crate::resource::meta::Object;
-use crate::resource::networking::{Gateway, ServerTls, ServerTlsMode};
+use crate::resource::networking::{ServerTls, ServerTlsMode};
 use crate::snapshot::offer::{Offer, Offered};
-use crate::snapshot::tls::{ClientRules, ServerTerms, TlsServer};
+use crate::snapshot::tls::{Awaited, ClientRules, ServerTerms, TlsServer};
 
 /// Our own certificate in the mesh, by Istio's name for it.
 pub(super) const IDENTITY: &str = "builtin://";
@@ -35,16 +38,19 @@ pub(super) enum Inside {
 
 /// The TLS side of a server. What is unusable is reported and closes its connections.
 pub(super) fn build(work: &mut Work<'_>, settings: &ServerTls, server: &BoundServer<'_>, inside: Inside) -> TlsServer {
-    let (gateway, path) = (server.gateway, format!("spec.servers[{}]", server.number));
-    match try_build(work, settings, server, &path, inside) {
+    match try_build(work, settings, server, inside) {
         Ok(terms) => TlsServer::Ready(terms),
         Err((code, reason)) => {
             if let Some(code) = code {
-                work.problems.report(gateway, code, &format!("{path}.tls"), reason.as_str());
+                report(work, server, code, reason.clone());
             }
             TlsServer::Unavailable { reason }
         }
     }
+}
+
+fn report(work: &mut Work<'_>, server: &BoundServer<'_>, code: &codes::Code, message: String) {
+    work.problems.report(server.gateway, code, &format!("spec.servers[{}].tls", server.number), message);
 }
 
 /// A certificate with its key, and words for where it came from.
@@ -61,10 +67,8 @@ fn try_build(
     work: &mut Work<'_>,
     settings: &ServerTls,
     server: &BoundServer<'_>,
-    path: &str,
     inside: Inside,
 ) -> Result<Arc<ServerTerms>, Failure> {
-    let gateway = server.gateway;
     let policy = client_policy(settings).map_err(cannot_work)?;
     let of_mesh = settings.mode == ServerTlsMode::IstioMutual;
     let parameters = match of_mesh {
@@ -75,7 +79,7 @@ fn try_build(
         let reason = "no TLS version is left between the minimum, which is at least 1.2, and the maximum";
         return Err(cannot_work(format!("{reason}; every handshake fails")));
     }
-    let material = read_material(work, settings, gateway, path)?;
+    let Gathered { material, awaited } = gather(work, settings, server)?;
     let authorities = policy.as_ref().map(|_| read_authorities(work, settings)).transpose()?;
     let rules = policy.as_ref().map_or_else(ClientRules::default, |policy| ClientRules {
         identity: work.memory.fingerprint(&(policy, &authorities)),
@@ -85,7 +89,8 @@ fn try_build(
     let chains: Vec<_> = material.iter().map(|(source, key)| (source, key.cert.as_slice())).collect();
     let resumed_under = resumption_rules(server, inside, policy.as_ref(), authorities.as_ref());
     let sessions = work.sessions.as_ref().map(|sessions| (sessions.address(), resumed_under));
-    let fingerprint = work.memory.fingerprint(&(sessions, inside, of_mesh, &parameters, chains, &policy, &authorities));
+    let inner = (inside, of_mesh, &awaited);
+    let fingerprint = work.memory.fingerprint(&(sessions, inner, &parameters, chains, &policy, &authorities));
     let terms = match work.memory.server_terms.get(&fingerprint) {
         Some(kept) => kept,
         None => {
@@ -114,11 +119,12 @@ fn try_build(
             }
             let has_default_ciphers = parameters.has_default_ciphers();
             let config = Arc::new(config);
-            let terms = ServerTerms { config, has_default_ciphers, certificates, clients: rules, verifier };
+            let awaited = (!awaited.is_empty()).then(|| Box::new(awaited));
+            let terms = ServerTerms { config, has_default_ciphers, certificates, awaited, clients: rules, verifier };
             work.memory.server_terms.insert(fingerprint, Arc::new(terms))
         }
     };
-    tell_dates(work, &terms.certificates, gateway, path);
+    tell_dates(work, &terms.certificates, server);
     Ok(terms)
 }
 
@@ -165,23 +171,34 @@ fn client_policy(settings: &ServerTls) -> Result<Option<ClientPolicy>, String> {
     Ok(Some(ClientPolicy { required, check: Check::Everything { names: names.clone(), pins } }))
 }
 
+/// What a server has, and what it still waits for.
+#[derive(Default)]
+struct Gathered {
+    material: Vec<Shown>,
+    awaited: Awaited,
+}
+
 /// The certificates that can be served; those that cannot are told.
-fn read_material(
-    work: &mut Work<'_>,
-    settings: &ServerTls,
-    gateway: &Object<Gateway>,
-    path: &str,
-) -> Result<Vec<Shown>, Failure> {
+fn gather(work: &mut Work<'_>, settings: &ServerTls, server: &BoundServer<'_>) -> Result<Gathered, Failure> {
     let names = credential_names(settings);
-    let mut material = Vec::new();
+    let mut gathered = Gathered::default();
     let mut failures = Vec::new();
     for name in &names {
+        if let Some(asked) = Asked::of(name) {
+            gather_issued(work, asked, server, &mut gathered);
+            continue;
+        }
+        if work.index.secret(plain_name(work, name)).is_none() && work.issued.orders(plain_name(work, name)) {
+            let hosts = server.hosts.iter().map(|host| Box::from(issuance::plain(host)));
+            gathered.awaited.hosts.extend(hosts);
+            report(work, server, &codes::CERTIFICATE_AWAITED, format!("the certificate {name} is being issued"));
+            continue;
+        }
         match find_key(work, name) {
-            Ok(found) => material.push(found),
+            Ok(found) => gathered.material.push(found),
             Err(failure) => {
                 if !was_told(work, name) {
-                    let path = format!("{path}.tls");
-                    work.problems.report(gateway, &codes::GATEWAY_CREDENTIAL, &path, failure.as_str());
+                    report(work, server, &codes::GATEWAY_CREDENTIAL, failure.clone());
                 }
                 failures.push(failure);
             }
@@ -190,10 +207,57 @@ fn read_material(
     if names.is_empty() {
         return Err((Some(&codes::GATEWAY_CREDENTIAL), "no certificate is named".to_owned()));
     }
-    if material.is_empty() {
-        return Err((None, failures.join("; ")));
+    if gathered.material.is_empty() && gathered.awaited.is_empty() {
+        let reason = if failures.is_empty() { "no certificate can be got".to_owned() } else { failures.join("; ") };
+        return Err((None, reason));
     }
-    Ok(material)
+    Ok(gathered)
+}
+
+/// The certificates that issuers gave for the hosts of a server.
+fn gather_issued(work: &mut Work<'_>, asked: Asked<'_>, server: &BoundServer<'_>, gathered: &mut Gathered) {
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut missing: Vec<&str> = Vec::new();
+    for host in &server.hosts {
+        let host = issuance::plain(host);
+        match work.issued.place(asked, host) {
+            Place::Nowhere => {}
+            Place::Secrets(secrets) => match secrets.iter().find(|name| work.index.secret(name).is_some()) {
+                Some(name) if taken.contains(name) => {}
+                Some(name) => {
+                    take(work, name, server, gathered);
+                    taken.insert(name.clone());
+                }
+                None => {
+                    gathered.awaited.hosts.insert(host.to_ascii_lowercase().into());
+                    missing.push(host);
+                }
+            },
+            Place::OnDemand => {
+                gathered.awaited.on_demand.insert(host.to_ascii_lowercase().into());
+                for secret in work.index.secrets_with_prefix(issuance::HOST_PREFIX) {
+                    let name = &secret.meta.name;
+                    let issued = name.strip_prefix(issuance::HOST_PREFIX).unwrap_or_default();
+                    if host::matches(host, issued) && taken.insert(name.clone()) {
+                        take(work, name, server, gathered);
+                    }
+                }
+            }
+        }
+    }
+    let message = match missing.as_slice() {
+        [] => return,
+        [one] => format!("the certificate of `{one}` is being issued"),
+        [first, rest @ ..] => format!("the certificates of `{first}` and {} more hosts are being issued", rest.len()),
+    };
+    report(work, server, &codes::CERTIFICATE_AWAITED, message);
+}
+
+fn take(work: &mut Work<'_>, name: &str, server: &BoundServer<'_>, gathered: &mut Gathered) {
+    match find_key(work, name) {
+        Ok(found) => gathered.material.push(found),
+        Err(failure) => report(work, server, &codes::GATEWAY_CREDENTIAL, failure),
+    }
 }
 
 /// Why a file is not there was told when it was read.
@@ -201,10 +265,11 @@ fn was_told(work: &Work<'_>, name: &str) -> bool {
     name.starts_with("file:") && work.index.secret(name).is_none()
 }
 
-fn tell_dates(work: &mut Work<'_>, offer: &Offer, gateway: &Object<Gateway>, path: &str) {
-    for fact in offer.facts().filter(|fact| !fact.certificate.is_in_date(work.now)) {
+fn tell_dates(work: &mut Work<'_>, offer: &Offer, server: &BoundServer<'_>) {
+    let now = work.now;
+    for fact in offer.facts().filter(|fact| !fact.certificate.is_in_date(now)) {
         let message = format!("the certificate of {} is outside its dates; it is served nevertheless", fact.source);
-        work.problems.report(gateway, &codes::CERTIFICATE_DATE, &format!("{path}.tls"), message);
+        report(work, server, &codes::CERTIFICATE_DATE, message);
     }
 }
 
@@ -240,6 +305,7 @@ fn find_secret<'a>(work: &Work<'a>, name: &str) -> Result<(String, &'a Arc<Objec
     let source = match plain {
         IDENTITY => "[identity] of the settings".to_owned(),
         file if file.starts_with("file:") => file.to_owned(),
+        issued if issued.starts_with(issuance::HOST_PREFIX) => issued.to_owned(),
         plain => format!("Secret {}/{plain}", work.index.settings.gateway.namespace),
     };
     match work.index.secret(plain) {
@@ -267,6 +333,8 @@ fn read_authorities(work: &mut Work<'_>, settings: &ServerTls) -> Result<PeerMat
     let file = std::iter::once(&settings.ca_certificates).chain(files).find(|file| !file.is_empty());
     let credential = Some(&settings.credential_name).filter(|name| !name.is_empty());
     let credential = credential.or(settings.credential_names.first());
+    // What was issued for us names nobody who could vouch for clients.
+    let credential = credential.filter(|name| Asked::of(name).is_none());
     let name = match (settings.ca_cert_credential_name.as_str(), credential, file) {
         _ if settings.mode == ServerTlsMode::IstioMutual => IDENTITY.to_owned(),
         ("", Some(name), _) => split_name(work, plain_name(work, name)),

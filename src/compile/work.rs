@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::index::Index;
+use super::issuance::Plan;
 use super::memory::{Made, Memory};
 use super::problems::Problems;
 use super::sessions::Sessions;
@@ -15,6 +16,8 @@ pub(super) struct Work<'a> {
     pub index: &'a Index<'a>,
     pub memory: &'a mut Memory,
     pub problems: Problems,
+    /// Which certificates are got for the servers.
+    pub issued: &'a Plan,
     /// By name; `None` for names that were asked for and do not exist.
     pub clusters: HashMap<Arc<str>, Option<Arc<Cluster>>>,
     /// How the sessions of clients are resumed; `None`: not at all.

@@ -377,6 +377,7 @@ mod tests {
                     config,
                     has_default_ciphers: true,
                     certificates: Default::default(),
+                    awaited: None,
                     clients: Default::default(),
                     verifier: None,
                 };

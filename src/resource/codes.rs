@@ -199,6 +199,19 @@ codes! {
     IDENTITY_LATE = "LIM0075" Warning "our certificate in the mesh ends soon, or has ended, and was not renewed"
         "See why its source gives no new one.";
 
+    CERTIFICATE_AWAITED = "LIM0080" Info "a certificate is being issued; until it is there, handshakes of its names fail"
+        "Wait; `limani certs` tells how it goes, and why it does not.";
+    NOT_ISSUABLE = "LIM0081" Error "a certificate cannot be ordered, as no issuer could be shown that the name is ours"
+        "Let one of the challenges be used that can prove the name, or name a Secret.";
+    UNKNOWN_ISSUER = "LIM0082" Error "a server names an issuer that the settings do not have"
+        "Correct the name, or add the issuer to the settings.";
+    NAME_NOT_PUBLIC = "LIM0083" Warning "a certificate is ordered from a public CA for a name that is not public"
+        "Use `local-ca://`, or a CA of your own.";
+    ISSUERS_DIFFER = "LIM0084" Warning "two servers order a certificate for one host from different issuers; the first is in force"
+        "Name one issuer for the host.";
+    CHALLENGE_PORT = "LIM0085" Warning "the CA cannot look whether a name is ours, since no server has the port that it asks"
+        "Add a server for port 80 or 443, let `[acme] listen_http` open port 80, or prove names by DNS.";
+
     NOT_BOUND = "LIM0090" Error "an address cannot be bound; its listener is not in force"
         "See what else listens there, and whether the port needs a privilege.";
     INTERNAL = "LIM0091" Error "a fault of the gateway itself stopped a reload"

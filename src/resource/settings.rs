@@ -120,6 +120,8 @@ pub(crate) struct TlsSettings {
     /// Folders of PEM, absolute or relative to the settings file. A folder with `tls.crt` and `tls.key` is a Secret of
     /// its own name; a folder of folders is a tree of them.
     pub secrets: Vec<PathBuf>,
+    /// The folder of our own authority, for `local-ca://`; `None`: there is none.
+    pub local_ca: Option<PathBuf>,
     /// Whether clients may resume sessions. Default true.
     pub session_tickets: bool,
     /// A file with the secrets of which the keys of tickets are made, relative to the settings file, one in each line, the
@@ -129,7 +131,7 @@ pub(crate) struct TlsSettings {
 
 impl Default for TlsSettings {
     fn default() -> Self {
-        TlsSettings { secrets: Vec::new(), session_tickets: true, session_ticket_keys: String::new() }
+        TlsSettings { secrets: Vec::new(), local_ca: None, session_tickets: true, session_ticket_keys: String::new() }
     }
 }
 

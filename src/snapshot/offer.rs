@@ -59,6 +59,17 @@ impl Offer {
         self.certificates.iter().map(|offered| &offered.facts)
     }
 
+    /// Whether one of the certificates has the name, itself or by a wildcard for its first label.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let name = lower(name);
+        let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        let names = [Some(&*name), wildcard.as_deref()];
+        if let [only] = self.certificates.as_slice() {
+            return only.facts.certificate.dns.iter().any(|own| names.contains(&Some(&*own.to_ascii_lowercase())));
+        }
+        names.into_iter().flatten().any(|name| self.by_name.contains_key(name))
+    }
+
     /// Whether every client gets the same certificate.
     pub(crate) fn is_single(&self) -> bool {
         self.certificates.len() == 1

@@ -1,5 +1,6 @@
 //! With which certificates and rules is TLS ended here or begun towards an endpoint?
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,9 +25,63 @@ pub(crate) struct ServerTerms {
     /// Whether a client may put ChaCha20 before AES, as those without hardware for AES do.
     pub has_default_ciphers: bool,
     pub certificates: Arc<Offer>,
+    /// Names whose certificates are still to come; `None`: none.
+    pub awaited: Option<Box<Awaited>>,
     pub clients: ClientRules,
     /// Who judges certificates of clients, also those of a resumed session; `None`: nobody does.
     pub verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// The hosts of a server whose certificates are got by ACME and are not there yet. In lower case; `*` stands for any
+/// text in front, as in servers' hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Awaited {
+    /// They are being issued.
+    pub hosts: BTreeSet<Box<str>>,
+    /// A name that they mean is ordered when a client asks for it.
+    pub on_demand: BTreeSet<Box<str>>,
+}
+
+/// What becomes of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// There is a certificate, be it of another name.
+    Ready,
+    /// The certificate is being issued.
+    Awaited,
+    /// The certificate may be ordered now.
+    OnDemand,
+}
+
+impl Awaited {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.on_demand.is_empty()
+    }
+
+    fn readiness(&self, name: &str) -> Readiness {
+        let means = |hosts: &BTreeSet<Box<str>>| {
+            let behind = name.match_indices('.').map(|(dot, _)| name.get(dot..).unwrap_or_default());
+            hosts.contains(name)
+                || behind.map(|rest| format!("*{rest}")).chain(["*".to_owned()]).any(|host| hosts.contains(&*host))
+        };
+        match (means(&self.hosts), means(&self.on_demand)) {
+            (true, _) => Readiness::Awaited,
+            (false, true) => Readiness::OnDemand,
+            (false, false) => Readiness::Ready,
+        }
+    }
+}
+
+impl ServerTerms {
+    /// Whether there is a certificate for the server name that a client sent.
+    pub(crate) fn readiness(&self, server_name: Option<&str>) -> Readiness {
+        match (&self.awaited, server_name) {
+            (Some(awaited), Some(name)) if !self.certificates.has(name) => {
+                awaited.readiness(&name.to_ascii_lowercase())
+            }
+            _ => Readiness::Ready,
+        }
+    }
 }
 
 /// What clients are asked for.

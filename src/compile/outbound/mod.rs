@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::index::Index;
+use super::issuance::Plan;
 use super::memory::Memory;
 use super::problems::Problems;
 use super::services::{PortView, ServiceSource, ServiceView};
@@ -44,8 +45,9 @@ pub(crate) fn compile(
     let mut index = Index::new(resources, &settings);
     index.prefer_own_namespace();
     let scope = scope::of_workload(&index, resources);
-    let mut work =
-        Work { index: &index, memory, problems: Problems::default(), clusters: HashMap::new(), sessions: None, now };
+    let issued = Plan::default();
+    let (clusters, problems) = (HashMap::new(), Problems::default());
+    let mut work = Work { index: &index, memory, problems, issued: &issued, clusters, sessions: None, now };
     let cluster = rules::cluster_for_strangers(&mut work, scope.strangers);
     let strangers = Arc::new(connections::to_cluster(cluster, "outboundTrafficPolicy", 0, None));
     let black_hole = rules::black_hole(&mut work);

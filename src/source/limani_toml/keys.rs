@@ -69,6 +69,7 @@ pub(in crate::source) struct Identity {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(in crate::source) struct Tls {
+    local_ca: Option<LocalCa>,
     secrets: OneOrMany<String>,
     session_tickets: Option<bool>,
     session_ticket_keys: Option<String>,
@@ -196,6 +197,14 @@ pub(in crate::source) struct RouteHeaders {
     pub remove: Vec<String>,
 }
 
+/// `[tls] local_ca`: whether there is an authority of our own, or its folder.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum LocalCa {
+    Switch(bool),
+    Folder(String),
+}
+
 /// `[[route]] tls`: who issues the certificate (`"acme"`, `"acme://ISSUER"`, `"local-ca"`), files, or `false`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
@@ -299,6 +308,11 @@ pub(in crate::source) fn apply(keys: &Keys, folder: &Path, settings: &mut Settin
     apply_identity(&keys.identity, folder, settings);
     set(&mut settings.tls.session_tickets, keys.tls.session_tickets);
     set(&mut settings.tls.session_ticket_keys, keys.tls.session_ticket_keys.clone());
+    settings.tls.local_ca = match &keys.tls.local_ca {
+        None | Some(LocalCa::Switch(false)) => None,
+        Some(LocalCa::Switch(true)) => Some(folder.join("local-ca")),
+        Some(LocalCa::Folder(path)) => Some(folder.join(path)),
+    };
     settings.tls.secrets = keys.tls.secrets.items().iter().map(|path| folder.join(path)).collect();
     settings.acme = keys.acme.settings(folder);
     apply_source(&keys.source, folder, settings)?;
