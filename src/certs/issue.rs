@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::snapshot::issuance::Wanted;
 
@@ -45,7 +46,8 @@ pub(crate) struct IssueError {
 }
 
 /// What went wrong, as metrics name it and the next try depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum FailureKind {
     /// No connection, no name, a time-out.
     Unreachable,
@@ -59,6 +61,20 @@ pub(crate) enum FailureKind {
     Broken,
     /// Something on our side: no challenge that both sides know, a DNS program that failed.
     Local,
+}
+
+impl FailureKind {
+    /// As metrics name it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            FailureKind::Unreachable => "unreachable",
+            FailureKind::RateLimited => "rate_limited",
+            FailureKind::Unproven => "unproven",
+            FailureKind::Refused => "refused",
+            FailureKind::Broken => "broken",
+            FailureKind::Local => "local",
+        }
+    }
 }
 
 /// Somebody who issues certificates.
