@@ -2,11 +2,18 @@
 
 pub(crate) mod challenges;
 mod durable;
+pub(crate) mod engine;
+mod entry;
 pub(crate) mod identity;
 pub(crate) mod issue;
 mod ladder;
 mod lock;
 mod memory;
+pub(crate) mod on_demand;
+mod order;
 mod renewal;
+mod self_check;
+pub(crate) mod status;
 pub(crate) mod store;
 mod stored;
+mod upkeep;

@@ -1,7 +1,6 @@
 //! How is one certificate got? Locked, read again, room taken, ordered from one issuer after another, kept.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -14,7 +13,7 @@ use super::lock::Lock;
 use super::memory::{LastError, Memory};
 use super::renewal::{self, authority};
 use super::store::{Meta, Reservation, Store, state_of};
-use super::stored::{self, Reading, look};
+use super::stored::{self, Reading, Stored, look};
 use crate::base::clock;
 use crate::snapshot::issuance::{Issuer, Wanted};
 use crate::telemetry::Telemetry;
@@ -270,32 +269,33 @@ impl Work {
         self.candidates.iter().map(|candidate| &*candidate.issuer).collect()
     }
 
-    fn aside<T: Send + 'static>(
+    async fn aside<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Store) -> std::io::Result<T> + Send + 'static,
-    ) -> impl Future<Output = std::io::Result<T>> + Send + use<T> {
-        aside(&self.store, act)
+    ) -> std::io::Result<T> {
+        aside(&self.store, act).await
     }
 }
 
 /// Asks an issuer when a certificate is to be renewed, and remembers the answer.
-pub(super) async fn ask_window(store: Store, folder: String, candidate: Candidate, leaf: Vec<u8>, name: String) -> Memory {
+pub(super) async fn ask_window(store: Store, folder: String, candidate: Candidate, stored: Stored) -> Memory {
+    let name = &stored.certificate.sha256;
     // Another process may have asked.
     let asked_for = folder.clone();
     let reading = aside(&store, move |store| Ok(look(store, &asked_for))).await.unwrap_or_default();
     let mut memory = reading.memory;
-    if memory.ask_at(&name) > clock::now() {
+    if memory.ask_at(name) > clock::now() {
         return memory;
     }
-    let answer = timeout(ISSUE_LIMIT, candidate.issue.renewal_window(&leaf)).await;
+    let answer = timeout(ISSUE_LIMIT, candidate.issue.renewal_window(&stored.leaf)).await;
     let answer = answer.unwrap_or_else(|_| Err(failure(FailureKind::Unreachable, "the issuer took too long".into())));
     let now = clock::now();
     match answer {
-        Ok(answer) => memory.answered(&name, answer, now, fastrand::f64()),
+        Ok(answer) => memory.answered(name, answer, now, fastrand::f64()),
         Err(failure) => {
-            let failures = if memory.ari.leaf == name { memory.ari.failures } else { 0 };
+            let failures = if memory.ari.leaf == *name { memory.ari.failures } else { 0 };
             let wait = ladder::wait(&failure, failures.saturating_add(1), fastrand::f64());
-            memory.unanswered(&name, now, seconds(wait));
+            memory.unanswered(name, now, seconds(wait));
             let issuer = &candidate.issuer.name;
             tracing::warn!(certificate = folder, issuer, error = %failure, "the issuer does not say when to renew");
         }
@@ -308,15 +308,13 @@ pub(super) async fn ask_window(store: Store, folder: String, candidate: Candidat
 }
 
 /// Works on the disk off the runtime's thread.
-pub(super) fn aside<T: Send + 'static>(
+pub(super) async fn aside<T: Send + 'static>(
     store: &Store,
     act: impl FnOnce(&Store) -> std::io::Result<T> + Send + 'static,
-) -> impl Future<Output = std::io::Result<T>> + Send + use<T> {
+) -> std::io::Result<T> {
     let store = store.clone();
-    async move {
-        let done = tokio::task::spawn_blocking(move || act(&store)).await;
-        done.unwrap_or_else(|error| Err(std::io::Error::other(error)))
-    }
+    let done = tokio::task::spawn_blocking(move || act(&store)).await;
+    done.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// Writes down what is remembered of a certificate.

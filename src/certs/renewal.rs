@@ -21,7 +21,9 @@ pub(crate) enum Reason {
     Missing,
     Expired,
     /// It does not cover these names.
-    NamesMissing { names: Vec<String> },
+    NamesMissing {
+        names: Vec<String>,
+    },
     /// Another kind of key is wanted.
     OtherKey,
     /// None of the issuers that are wanted issued it.
@@ -62,7 +64,9 @@ pub(crate) fn due(stored: Option<&Stored>, wanted: &Wanted, issuers: &[&Issuer],
     }
     let authority = &stored.meta.authority;
     // What was put there by hand has no authority.
-    if !authority.is_empty() && !issuers.is_empty() && issuers.iter().all(|issuer| self::authority(issuer) != *authority)
+    if !authority.is_empty()
+        && !issuers.is_empty()
+        && issuers.iter().all(|issuer| self::authority(issuer) != *authority)
     {
         return at_once(Reason::OtherIssuer);
     }
@@ -135,10 +139,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_it_is_put_right_at_once() {
         let dns = |name: &str| Identifier::Dns(name.into());
-        let issuer = |folder: &str| Issuer {
-            name: "ca".into(),
-            kind: IssuerKind::Local { folder: folder.into() },
-        };
+        let issuer = |folder: &str| Issuer { name: "ca".into(), kind: IssuerKind::Local { folder: folder.into() } };
         let (ours, theirs) = (issuer("/a"), issuer("/b"));
         let wanted = Wanted {
             folder: "hosts/a.com".into(),

@@ -92,9 +92,10 @@ fn serves(listener: &Listener, name: Option<&str>, identifier: &Identifier, secr
     };
     let chain = listener.chains.find(&ConnectionFacts::tls(address, name));
     let Some(TlsServer::Ready(terms)) = chain.and_then(|chain| chain.tls.as_ref()) else { return false };
-    let is_ours =
-        |facts: &CertificateFacts| facts.certificate.sha256 == stored.certificate.sha256 || facts.source.ends_with(secret);
-    terms.certificates.iter().any(is_ours)
+    let is_ours = |facts: &CertificateFacts| {
+        facts.certificate.sha256 == stored.certificate.sha256 || facts.source.ends_with(secret)
+    };
+    terms.certificates.facts().any(is_ours)
 }
 
 /// Where we reach ourselves.

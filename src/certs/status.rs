@@ -12,6 +12,7 @@ use super::renewal::Reason;
 /// All certificates that are kept, by their folder.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Statuses {
+    #[serde(serialize_with = "listed")]
     pub certificates: BTreeMap<String, Arc<CertificateStatus>>,
     /// Why the storage cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +118,13 @@ pub(crate) enum Served {
     Nowhere,
     /// Another certificate, or none: where, and what.
     Old(String),
+}
+
+fn listed<S: Serializer>(
+    statuses: &BTreeMap<String, Arc<CertificateStatus>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(statuses.values().map(|status| &**status))
 }
 
 fn is_zero(number: &u32) -> bool {

@@ -150,7 +150,8 @@ pub(super) mod tests {
         }
         let [one, other] = [(); 2].map(|()| make(&[dns("a.com")], KeyKind::EcdsaP256, 1000, 2000));
         assert!(read(&one.chain, &other.key, Meta::default()).unwrap_err().contains("belong"));
-        for (chain, key) in [("", one.key.as_str()), (&one.chain, ""), ("-----BEGIN CERTIFICATE-----\nAA\n", &one.key)] {
+        for (chain, key) in [("", one.key.as_str()), (&one.chain, ""), ("-----BEGIN CERTIFICATE-----\nAA\n", &one.key)]
+        {
             assert!(read(chain, key, Meta::default()).is_err());
         }
     }

@@ -69,6 +69,29 @@ mod names {
     );
     pub(super) const IDENTITY_FAILURES: Name =
         ("limani_identity_failures_total", "Failures of the source of our identity in the mesh.", &["source"]);
+    pub(super) const CERTIFICATE_ENDS: Name = (
+        "limani_certificate_not_after_seconds",
+        "When certificates in force end, in seconds since 1970; at most 1000, those that end first.",
+        &["certificate"],
+    );
+    pub(super) const CERTIFICATE_RENEWALS: Name = (
+        "limani_certificate_next_renewal_seconds",
+        "When certificates are to be renewed, in seconds since 1970; at most 1000, those that come first.",
+        &["certificate"],
+    );
+    pub(super) const CERTIFICATES: Name = ("limani_certificates", "Certificates that are kept, by state.", &["state"]);
+    pub(super) const ORDERS: Name =
+        ("limani_certificate_orders_total", "Orders of certificates by issuer and result.", &["issuer", "result"]);
+    pub(super) const SELF_CHECKS: Name = (
+        "limani_certificate_self_checks_total",
+        "What the gateway was shown by itself after a renewal: the new certificate, an old one, or none nowhere.",
+        &["result"],
+    );
+    pub(super) const ON_DEMAND: Name = (
+        "limani_certificate_on_demand_total",
+        "Names that a handshake asked a certificate for, by result.",
+        &["result"],
+    );
     pub(super) const OVERFLOW: Name =
         ("limani_request_series_overflow_total", "Look-ups that met the limit of label tuples.", &[]);
 }
@@ -102,6 +125,12 @@ pub(crate) struct Metrics {
     /// When our certificate in the mesh ends, in seconds since 1970; 0: there is none.
     identity_end: AtomicI64,
     identity_failures: IntCounterVec,
+    certificate_ends: IntGaugeVec,
+    certificate_renewals: IntGaugeVec,
+    certificates: IntGaugeVec,
+    orders: IntCounterVec,
+    self_checks: IntCounterVec,
+    on_demand: IntCounterVec,
 }
 
 /// How a reload ended.
@@ -148,6 +177,12 @@ impl Metrics {
             connect_failures: counters(names::CONNECT_FAILURES),
             log_dropped: counter(names::LOG_DROPPED),
             overflow: counter(names::OVERFLOW),
+            certificate_ends: gauges(names::CERTIFICATE_ENDS),
+            certificate_renewals: gauges(names::CERTIFICATE_RENEWALS),
+            certificates: gauges(names::CERTIFICATES),
+            orders: counters(names::ORDERS),
+            self_checks: counters(names::SELF_CHECKS),
+            on_demand: counters(names::ON_DEMAND),
             identity_expiry: gauges(names::IDENTITY_EXPIRY),
             identity_end: AtomicI64::new(0),
             identity_failures: counters(names::IDENTITY_FAILURES),
@@ -258,6 +293,36 @@ impl Metrics {
     /// A source of our identity could not be asked, or gave nothing that can be used.
     pub(crate) fn identity_failed(&self, source: &str) {
         self.identity_failures.with_label_values(&[source]).inc();
+    }
+
+    /// When each certificate in force ends, in seconds since 1970; those not named are gone.
+    pub(crate) fn certificate_ends<'a>(&self, ends: impl Iterator<Item = (&'a str, i64)>) {
+        show_all(&self.certificate_ends, ends);
+    }
+
+    /// When each certificate is to be renewed, in seconds since 1970; those not named are gone.
+    pub(crate) fn certificate_renewals<'a>(&self, renewals: impl Iterator<Item = (&'a str, i64)>) {
+        show_all(&self.certificate_renewals, renewals);
+    }
+
+    /// How many certificates that are kept are in a state.
+    pub(crate) fn certificates(&self, state: &str, count: usize) {
+        self.certificates.with_label_values(&[state]).set(clamped(count));
+    }
+
+    /// An order ended: `issued`, or a word for the failure. `issuer` is empty if none was asked.
+    pub(crate) fn certificate_ordered(&self, issuer: &str, result: &str) {
+        self.orders.with_label_values(&[issuer, result]).inc();
+    }
+
+    /// The gateway looked whether it serves a new certificate.
+    pub(crate) fn self_check(&self, result: &str) {
+        self.self_checks.with_label_values(&[result]).inc();
+    }
+
+    /// A handshake asked for a certificate that was not known.
+    pub(crate) fn on_demand(&self, result: &str) {
+        self.on_demand.with_label_values(&[result]).inc();
     }
 
     pub(super) fn access_log_dropped(&self) -> Dropped {
@@ -414,6 +479,13 @@ fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) ->
 #[allow(clippy::expect_used, reason = "constants of this file, held by a test")]
 fn valid<T>(result: prometheus::Result<T>) -> T {
     result.expect("the list of names is sound")
+}
+
+fn show_all<'a>(gauge: &IntGaugeVec, values: impl Iterator<Item = (&'a str, i64)>) {
+    gauge.reset();
+    for (label, value) in values {
+        gauge.with_label_values(&[label]).set(value);
+    }
 }
 
 fn clamped(count: usize) -> i64 {
