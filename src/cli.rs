@@ -94,6 +94,8 @@ enum Format {
 
 /// Does what the arguments of this process say.
 pub fn main() -> ExitCode {
+    // Whatever speaks TLS takes it from here; fails only if there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let done = match Arguments::parse().command {
         Command::Run(run) => run.run(),
         Command::Check(check) => return check.run(),

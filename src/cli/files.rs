@@ -50,8 +50,6 @@ impl Files {
     ///
     /// No settings file is where it should be.
     pub(super) fn load(self, view: View) -> anyhow::Result<Loaded> {
-        // Settings of TLS need it; fails only if there is one already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let gathered = match self.gather()? {
             Ok(gathered) => gathered,
             Err(findings) => return Ok(Loaded { snapshot: None, accepted: Default::default(), findings }),

@@ -20,6 +20,7 @@ mod mirrors;
 mod reload;
 mod retries;
 mod routing;
+mod sessions;
 mod shipped;
 mod tcp;
 mod tls;

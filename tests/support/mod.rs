@@ -17,6 +17,7 @@ pub mod issued;
 pub mod istiod;
 pub mod knot;
 pub mod manifests;
+pub mod openssl;
 pub mod pebble;
 pub mod raw;
 pub mod server;
