@@ -40,7 +40,7 @@
 //! pingora_http    <- proxy/http
 //! webpki          <- compile/authorities.rs compile/client_verifier.rs
 //! arc_swap        <- snapshot/store.rs upstream/dns.rs
-//! hickory_resolver <- upstream/dns.rs
+//! hickory_resolver <- upstream/dns.rs certs/acme/dns
 //! prometheus      <- telemetry/metrics.rs
 //! cel             <- telemetry/filter.rs analysis/validate/telemetry.rs
 //! saphyr_parser   <- source/yaml

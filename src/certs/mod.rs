@@ -1,5 +1,6 @@
 //! Who are we, and until when? Certificates are issued and renewed here, and put where the configuration reads them.
 
+pub(crate) mod acme;
 pub(crate) mod challenges;
 mod durable;
 pub(crate) mod engine;

@@ -1,10 +1,11 @@
 //! Where do processes that share a storage find each other's answers? Only names that cannot leave the folder are looked up.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use crate::certs::durable::replace;
+use crate::certs::store::CHALLENGES;
 
 /// The longest token or server name, and so the longest file name.
 const LONGEST: usize = 253;
@@ -18,7 +19,7 @@ pub(super) fn http_file(storage: &Path, token: &str) -> Option<PathBuf> {
     let valid = !token.is_empty()
         && token.len() <= LONGEST
         && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    valid.then(|| storage.join("challenges").join("http").join(token))
+    valid.then(|| storage.join(CHALLENGES).join("http").join(token))
 }
 
 /// The file of a server name in lower case; `None` if it is no host name.
@@ -30,7 +31,7 @@ pub(super) fn tls_file(storage: &Path, name: &str) -> Option<PathBuf> {
                     .bytes()
                     .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'))
         });
-    valid.then(|| storage.join("challenges").join("tls").join(name))
+    valid.then(|| storage.join(CHALLENGES).join("tls").join(name))
 }
 
 /// The content of an answer; `None` if there is none.
@@ -51,18 +52,6 @@ pub(super) async fn write(file: PathBuf, content: String) -> io::Result<()> {
         replace(&file, content.as_bytes())
     })
     .await?
-}
-
-fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
-    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let unfinished = folder.join(format!(".{:x}-{:x}", std::process::id(), fastrand::u64(..)));
-    let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    made.write_all(content).and_then(|()| std::fs::rename(&unfinished, folder.join(name))).inspect_err(|_| {
-        let _ = std::fs::remove_file(&unfinished);
-    })
 }
 
 fn sweep(folder: &Path) {
