@@ -13,6 +13,7 @@ use tokio::runtime::Builder;
 use self::sockets::Doors;
 use crate::admin::{self, Addresses, Facts};
 use crate::base::task;
+use crate::certs::challenges::Challenges;
 use crate::certs::identity::{self, Keeper};
 use crate::control::lifecycle::{Lifecycle, Stage};
 use crate::control::pipeline::{Pipeline, Reloader};
@@ -23,6 +24,7 @@ use crate::proxy::listeners::{Listeners, Parts};
 use crate::resource::codes;
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
+use crate::snapshot::issuance::Issuance;
 use crate::snapshot::store::Store;
 use crate::source;
 use crate::telemetry::Telemetry;
@@ -95,6 +97,7 @@ async fn live(
     let ports = admin::bind(addresses)?;
     let store = Arc::new(Store::new(Arc::new(Snapshot::empty())));
     let resolver = Resolver::new(tokio::runtime::Handle::current());
+    let challenges = Arc::new(Challenges::default());
     let listeners = Listeners::start(Parts {
         workers: settings.runtime.workers,
         drain: settings.shutdown.drain,
@@ -102,6 +105,7 @@ async fn live(
         store: Arc::clone(&store),
         telemetry: Arc::clone(&telemetry),
         resolver: resolver.clone(),
+        challenges: Arc::clone(&challenges),
     });
     let listeners = Arc::new(listeners.context("worker threads cannot be started")?);
     let (mut pipeline, reloader) = Pipeline::new(
@@ -123,6 +127,7 @@ async fn live(
 
     judge_start(&*pipeline.run(Cause::Start).await, start.needs_all_listeners)?;
     obtain_identity(&mut pipeline, &reloader, &telemetry).await;
+    task::spawn("challenges", follow_storage(pipeline.issuance(), challenges));
     task::spawn("watch", watch::follow(pipeline.watch_plan(), reloader.clone()));
     let pipeline = task::spawn("pipeline", pipeline.serve());
     lifecycle.advance(Stage::Live);
@@ -151,6 +156,20 @@ async fn obtain_identity(pipeline: &mut Pipeline<Doors>, reloader: &Reloader, te
     if is_awaited {
         identity::first(held, IDENTITY_LIMIT).await;
         pipeline.run(Cause::Certificate).await;
+    }
+}
+
+/// Lets challenges of every process be answered that shares the storage in force.
+async fn follow_storage(mut issuance: tokio::sync::watch::Receiver<Arc<Issuance>>, challenges: Arc<Challenges>) {
+    loop {
+        let storage = {
+            let issuance = issuance.borrow_and_update();
+            issuance.orders_any().then(|| issuance.storage.clone())
+        };
+        challenges.share(storage.as_deref());
+        if issuance.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -175,7 +175,7 @@ fn serve(chain: &FilterChain, asked: &Asked, context: Context<'_>, explanation: 
         explanation.rules.iter_mut().for_each(Verdict::hide_secrets);
     }
     explanation.outcome = match chosen {
-        _ if host.require_tls && asked.scheme == "http" => {
+        _ if asked.scheme == "http" && host.wants_https(&facts) => {
             answered(301, "the server redirects plaintext to https", Some(https_location(&facts)))
         }
         None => answered(404, "no rule of the host matches", None),

@@ -235,15 +235,6 @@ impl<'a> Index<'a> {
         found
     }
 
-    /// The Secrets of the gateway's own namespace whose names begin with `prefix`, by name.
-    pub(super) fn secrets_with_prefix(&self, prefix: &str) -> Vec<&'a Arc<Object<Secret>>> {
-        let namespace = self.settings.gateway.namespace.as_str();
-        let ours = self.secrets.iter().filter(|((home, name), _)| *home == namespace && name.starts_with(prefix));
-        let mut found: Vec<_> = ours.map(|(_, secret)| *secret).collect();
-        found.sort_by(|a, b| a.meta.name.cmp(&b.meta.name));
-        found
-    }
-
     pub(super) fn config_map(&self, namespace: &str, name: &str) -> Option<&'a Object<ConfigMap>> {
         self.config_maps.get(&(namespace, name)).copied()
     }

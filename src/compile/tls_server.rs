@@ -18,7 +18,6 @@ use super::peer_roots::{Material, PeerMaterial, PeerRoots};
 use super::sessions::{self, Rules};
 use super::tls_parameters::Parameters;
 use super::work::Work;
-use crate::base::host;
 use crate::resource::codes;
 use crate::resource::core::Secret;
 use crate::resource::meta::Object;
@@ -235,13 +234,6 @@ fn gather_issued(work: &mut Work<'_>, asked: Asked<'_>, server: &BoundServer<'_>
             },
             Place::OnDemand => {
                 gathered.awaited.on_demand.insert(host.to_ascii_lowercase().into());
-                for secret in work.index.secrets_with_prefix(issuance::HOST_PREFIX) {
-                    let name = &secret.meta.name;
-                    let issued = name.strip_prefix(issuance::HOST_PREFIX).unwrap_or_default();
-                    if host::matches(host, issued) && taken.insert(name.clone()) {
-                        take(work, name, server, gathered);
-                    }
-                }
             }
         }
     }

@@ -136,6 +136,13 @@ impl Hello {
         self.accepted.client_hello().server_name().map(Box::from)
     }
 
+    /// Whether the client offers this protocol and no other.
+    pub(crate) fn offers_only(&self, protocol: &[u8]) -> bool {
+        let hello = self.accepted.client_hello();
+        let mut offered = hello.alpn().into_iter().flatten();
+        offered.next() == Some(protocol) && offered.next().is_none()
+    }
+
     /// The protocols that the client offers, in its order.
     pub(crate) fn alpn(&self) -> Vec<&[u8]> {
         self.accepted.client_hello().alpn().into_iter().flatten().collect()

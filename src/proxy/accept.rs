@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -14,12 +15,13 @@ use super::tcp::Visitor;
 use super::tcp::journal::Arrival;
 use super::tls::{self, Secured};
 use super::worker::Worker;
+use crate::certs::challenges::ACME_TLS;
 use crate::net::drain::Drain;
 use crate::net::hello::{Hello, NoHello, Opening, is_tls};
 use crate::net::link::Link;
 use crate::net::proxy_protocol::{self, Addresses, Header};
 use crate::snapshot::listener::{ConnectionFacts, FilterChain, Listener, Service};
-use crate::snapshot::tls::TlsServer;
+use crate::snapshot::tls::{Readiness, TlsServer};
 
 /// A socket that a listener accepted.
 pub(super) struct Accepted {
@@ -48,6 +50,10 @@ enum Refusal {
     Plaintext,
     #[error("the certificate is not available: {0}")]
     Unavailable(String),
+    #[error("the certificate of {0} is being issued")]
+    Awaited(Box<str>),
+    #[error("a CA was shown that the name is ours")]
+    Proven,
 }
 
 /// A connection that no chain takes.
@@ -65,11 +71,12 @@ impl Refusal {
             Refusal::Io(_) => Some("failed"),
             Refusal::Slow => Some("timeout"),
             Refusal::NoChain(stray) if stray.is_tls => Some("unknown_name"),
-            Refusal::Unavailable(_) => Some("no_certificate"),
+            Refusal::Unavailable(_) | Refusal::Awaited(_) => Some("no_certificate"),
             Refusal::Leaving
             | Refusal::NoListener
             | Refusal::ProxyHeader
             | Refusal::Plaintext
+            | Refusal::Proven
             | Refusal::NoChain(_) => None,
         }
     }
@@ -196,6 +203,14 @@ async fn introduce(
         false => None,
     };
     let server_name = hello.as_ref().and_then(Hello::server_name);
+    let hello = match hello {
+        Some(hello) if hello.offers_only(ACME_TLS) => match proof(worker, server_name.as_deref()).await {
+            Some(key) => return prove(opening, hello, key, worker, &connection).await,
+            // Somebody behind us may know it.
+            None => Some(hello),
+        },
+        hello => hello,
+    };
     let Some(chain) = find(listener, &connection, hello.as_ref(), server_name.as_deref()) else {
         let stray = Stray { connection, is_tls: hello.is_some(), server_name };
         return counted(Err(Refusal::NoChain(Box::new(stray))), worker);
@@ -216,6 +231,30 @@ async fn introduce(
         }
         (Service::Http(_), None) => Introduced::Unsaid(Box::new(secured), connection),
     })
+}
+
+/// The certificate that shows a CA that a name is ours (tls-alpn-01, RFC 8737).
+async fn proof(worker: &Worker, server_name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    let name = server_name?;
+    match worker.challenges.tls(name) {
+        Some(key) => Some(key),
+        None => worker.challenges.tls_shared(name).await,
+    }
+}
+
+/// Shakes hands with a CA, which is all that it wants.
+async fn prove(
+    opening: Opening,
+    hello: Hello,
+    key: Arc<CertifiedKey>,
+    worker: &Worker,
+    connection: &Connection,
+) -> Result<Introduced, Refusal> {
+    let name = hello.server_name().unwrap_or_default();
+    tls::prove(opening, hello, key).await?;
+    worker.telemetry.metrics.challenge_answered("tls-alpn-01");
+    tracing::info!(server_name = &*name, peer = %connection.peer, "tls-alpn-01 answered");
+    Err(Refusal::Proven)
 }
 
 /// The ClientHello. One that cannot be read is no TLS for a chain that takes plaintext (Envoy's TLS inspector); else
@@ -293,7 +332,16 @@ async fn proxy_header(opening: &mut Opening) -> Result<Option<Addresses>, Refusa
 
 async fn secure(opening: Opening, hello: Hello, tls: &TlsServer) -> Result<(Secured, TlsFacts), Refusal> {
     match tls {
-        TlsServer::Ready(terms) => Ok(tls::shake_hands(opening, hello, terms).await?),
+        TlsServer::Ready(terms) => {
+            let awaited = hello.server_name().filter(|name| terms.readiness(Some(name)) == Readiness::Awaited);
+            match awaited {
+                None => Ok(tls::shake_hands(opening, hello, terms).await?),
+                Some(name) => {
+                    tls::refuse(opening, hello, terms).await?;
+                    Err(Refusal::Awaited(name))
+                }
+            }
+        }
         TlsServer::Unavailable { reason } => Err(Refusal::Unavailable(reason.clone())),
     }
 }
@@ -393,7 +441,8 @@ mod tests {
             let snapshot = Snapshot { listeners: vec![listener], ..Snapshot::empty() };
             let telemetry = Arc::new(Telemetry::new(SourceLabels::default()).unwrap());
             let store = Arc::new(Store::new(Arc::new(snapshot)));
-            let worker = Worker::new(store, telemetry, Resolver::new(Handle::current()), Default::default());
+            let worker =
+                Worker::new(store, telemetry, Resolver::new(Handle::current()), Default::default(), Default::default());
             House { socket, address, worker, signal: DrainSignal::new(), client }
         }
 

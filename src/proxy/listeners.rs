@@ -16,6 +16,7 @@ use super::backoff::Backoff;
 use super::bind::bind;
 use super::worker::Worker;
 use crate::base::task;
+use crate::certs::challenges::Challenges;
 use crate::net::drain::{DrainSignal, Phase};
 use crate::snapshot::Snapshot;
 use crate::snapshot::store::Store;
@@ -41,6 +42,8 @@ pub(crate) struct Parts {
     pub store: Arc<Store>,
     pub telemetry: Arc<Telemetry>,
     pub resolver: Resolver,
+    /// What is answered to CAs.
+    pub challenges: Arc<Challenges>,
 }
 
 /// The worker threads and what they listen on.
@@ -86,7 +89,8 @@ impl Listeners {
             let (commands, inbox) = mpsc::unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (store, telemetry) = (Arc::clone(&parts.store), Arc::clone(&parts.telemetry));
-            let worker = Arc::new(Worker::new(store, telemetry, parts.resolver.clone(), commons.clone()));
+            let (resolver, challenges) = (parts.resolver.clone(), Arc::clone(&parts.challenges));
+            let worker = Arc::new(Worker::new(store, telemetry, resolver, commons.clone(), challenges));
             let life = Life { worker, doors: HashMap::new(), leaving: JoinSet::new(), drain: parts.drain, ceiling };
             let work = move || runtime.block_on(life.run(inbox));
             threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
@@ -387,6 +391,7 @@ mod tests {
             store: Arc::clone(&store),
             telemetry: Arc::new(Telemetry::new(SourceLabels::default()).unwrap()),
             resolver: Resolver::new(Handle::current()),
+            challenges: Arc::default(),
         })
         .unwrap();
         let (kept, removed) = (free_address(), free_address());

@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use rustls::pki_types::UnixTime;
-use rustls::sign::SigningKey;
-use rustls::{CipherSuite, HandshakeKind, ProtocolVersion, ServerConnection, SignatureScheme, SupportedCipherSuite};
-use tokio::io::AsyncBufReadExt;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
+use rustls::{
+    CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SignatureScheme, SupportedCipherSuite,
+};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::{ClientFacts, ClientProtocol, TlsFacts};
+use crate::certs::challenges::ACME_TLS;
 use crate::net::hello::{Hello, Opening, Preface, preface};
 use crate::net::prefixed::Prefixed;
 use crate::snapshot::certificate::Certificate;
@@ -71,6 +75,42 @@ pub(super) async fn shake_hands(
         rules: terms.clients,
     };
     Ok((stream, facts))
+}
+
+/// Shows a CA the certificate that proves a name (RFC 8737 section 3), and closes the connection.
+pub(super) async fn prove(mut opening: Opening, hello: Hello, key: Arc<CertifiedKey>) -> io::Result<()> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(io::Error::other)?.with_no_client_auth();
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    config.alpn_protocols = vec![ACME_TLS.to_vec()];
+    opening.consume(hello.length);
+    let (socket, rest) = opening.into_parts();
+    let stream = StartHandshake::from_parts(hello.accepted, Prefixed::new(socket, rest));
+    stream.into_stream(Arc::new(config)).await?.shutdown().await
+}
+
+/// Answers with an alert, as there is no certificate yet.
+pub(super) async fn refuse(mut opening: Opening, hello: Hello, terms: &ServerTerms) -> io::Result<()> {
+    let mut config = (*terms.config).clone();
+    config.cert_resolver = Arc::new(Nothing);
+    config.alpn_protocols.clear();
+    opening.consume(hello.length);
+    let (socket, rest) = opening.into_parts();
+    let stream = StartHandshake::from_parts(hello.accepted, Prefixed::new(socket, rest));
+    // The failure is what is wanted.
+    let _ = stream.into_stream(Arc::new(config)).await;
+    Ok(())
+}
+
+/// No certificate for anybody.
+#[derive(Debug)]
+struct Nothing;
+
+impl ResolvesServerCert for Nothing {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
 }
 
 /// ChaCha20 of TLS 1.2: whoever names it first has no hardware for AES.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::certs::challenges::Challenges;
 use crate::snapshot::store::Store;
 use crate::telemetry::Telemetry;
 use crate::upstream::Upstreams;
@@ -15,13 +16,21 @@ pub(crate) struct Worker {
     pub store: Arc<Store>,
     pub telemetry: Arc<Telemetry>,
     pub upstreams: Upstreams,
+    /// What is answered to CAs.
+    pub challenges: Arc<Challenges>,
     /// The request metrics of this worker.
     pub series: SeriesCache,
 }
 
 impl Worker {
-    pub(crate) fn new(store: Arc<Store>, telemetry: Arc<Telemetry>, resolver: Resolver, commons: Commons) -> Self {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        telemetry: Arc<Telemetry>,
+        resolver: Resolver,
+        commons: Commons,
+        challenges: Arc<Challenges>,
+    ) -> Self {
         let upstreams = Upstreams::new(resolver, commons, Arc::clone(&telemetry));
-        Worker { store, telemetry, upstreams, series: SeriesCache::default() }
+        Worker { store, telemetry, upstreams, challenges, series: SeriesCache::default() }
     }
 }

@@ -4,6 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Where a CA looks for http-01, with a token behind it (RFC 8555 section 8.3).
+pub(crate) const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
+
 /// All that is to be issued and renewed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Issuance {
@@ -13,6 +16,13 @@ pub(crate) struct Issuance {
     pub certificates: Vec<Arc<Wanted>>,
     pub issuers: Vec<Arc<Issuer>>,
     pub on_demand: Option<Arc<OnDemand>>,
+}
+
+impl Issuance {
+    /// Whether anything is got from anybody.
+    pub(crate) fn orders_any(&self) -> bool {
+        !self.certificates.is_empty() || self.on_demand.is_some()
+    }
 }
 
 /// A certificate that has to be there.

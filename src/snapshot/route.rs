@@ -14,7 +14,8 @@ use super::cors::CorsPolicy;
 use super::fault::FaultPolicy;
 use super::hash_policy::HashPolicy;
 use super::headers::HeaderOperations;
-use super::matcher::{Condition, RequestMatch};
+use super::issuance::CHALLENGE_PATH;
+use super::matcher::{Condition, PathMatch, RequestMatch};
 use super::path_index::PathIndex;
 use super::pattern::Pattern;
 use super::redirect::host_of;
@@ -57,7 +58,7 @@ pub(crate) struct RouteTable {
 pub(crate) struct VirtualHost {
     /// Lower-case, `*` and `*.suffix` for wildcards.
     pub name: Box<str>,
-    /// httpsRedirect: every plaintext request is answered 301 to https.
+    /// httpsRedirect: plaintext requests are answered 301 to https.
     pub require_tls: bool,
     /// In the order of precedence: the first that matches answers.
     pub rules: Vec<Arc<RouteRule>>,
@@ -239,6 +240,13 @@ impl VirtualHost {
         let index = PathIndex::new(rules.iter().map(|rule| &rule.matches.path));
         let looks_at = headers_of(&rules);
         VirtualHost { name: name.into(), require_tls, rules, index, looks_at }
+    }
+
+    /// Whether a plaintext request is sent to https instead. A CA does not look there, so what a rule names exactly for it
+    /// stays: cert-manager's solver does.
+    pub(crate) fn wants_https(&self, facts: &RequestFacts<'_>) -> bool {
+        let names_it = |rule: &Arc<RouteRule>| matches!(rule.matches.path, PathMatch::Exact { .. });
+        self.require_tls && !(facts.path.starts_with(CHALLENGE_PATH) && self.find(facts).is_some_and(names_it))
     }
 
     /// The first rule whose conditions the request meets.

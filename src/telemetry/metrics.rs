@@ -50,6 +50,8 @@ mod names {
         ("limani_downstream_accept_errors_total", "Failures to accept, such as no file descriptors.", &["listener"]);
     pub(super) const HANDSHAKES: Name =
         ("limani_tls_handshakes_total", "TLS handshakes with clients.", &["version", "result"]);
+    pub(super) const CHALLENGES: Name =
+        ("limani_acme_challenges_answered_total", "CAs that were shown that a name is ours.", &["kind"]);
     pub(super) const PROTOCOL_ERRORS: Name =
         ("limani_downstream_protocol_errors_total", "Requests refused for their form.", &["detail"]);
     pub(super) const UPSTREAM_ACTIVE: Name =
@@ -114,6 +116,7 @@ pub(crate) struct Metrics {
     downstream_total: IntCounterVec,
     accept_errors: IntCounterVec,
     handshakes: IntCounterVec,
+    challenges: IntCounterVec,
     protocol_errors: IntCounterVec,
     upstream_active: IntGaugeVec,
     upstream_idle: IntGaugeVec,
@@ -170,6 +173,7 @@ impl Metrics {
             downstream_total: counters(names::DOWNSTREAM_TOTAL),
             accept_errors: counters(names::ACCEPT_ERRORS),
             handshakes: counters(names::HANDSHAKES),
+            challenges: counters(names::CHALLENGES),
             protocol_errors: counters(names::PROTOCOL_ERRORS),
             upstream_active: gauges(names::UPSTREAM_ACTIVE),
             upstream_idle: gauges(names::UPSTREAM_IDLE),
@@ -278,6 +282,11 @@ impl Metrics {
     /// `version` such as `TLSv1.3`, empty if none was agreed; `result` is `success` or a short word for the failure.
     pub(crate) fn tls_handshake(&self, version: &str, result: &str) {
         self.handshakes.with_label_values(&[version, result]).inc();
+    }
+
+    /// A CA's question was answered; `kind` is `http-01` or `tls-alpn-01`.
+    pub(crate) fn challenge_answered(&self, kind: &str) {
+        self.challenges.with_label_values(&[kind]).inc();
     }
 
     /// A request was refused for its form; `detail` as in the access log, such as `http1.codec_error`.

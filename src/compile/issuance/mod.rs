@@ -70,7 +70,7 @@ const LOCAL_ISSUER: &str = "local-ca";
 pub(super) enum Place {
     /// In the first of these Secrets that is there.
     Secrets(Vec<String>),
-    /// In Secrets of their own, for names that are told at handshakes.
+    /// Got when a handshake tells the name, and handed to it alone.
     OnDemand,
     /// Nowhere; why was told.
     Nowhere,

@@ -73,7 +73,7 @@ fn find(
     };
     journal.looks_at.clone_from(&host.looks_at);
     let facts = request.facts();
-    if host.require_tls && !https {
+    if !https && host.wants_https(&facts) {
         return Err(Reply::redirect(http::StatusCode::MOVED_PERMANENTLY, https_location(&facts)));
     }
     host.find(&facts).cloned().ok_or_else(Reply::not_found)

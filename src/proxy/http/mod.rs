@@ -7,6 +7,7 @@
 mod admit;
 mod attempt;
 mod body;
+mod challenge;
 mod client;
 mod clock;
 mod context;

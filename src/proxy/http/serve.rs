@@ -11,6 +11,7 @@ use crate::snapshot::fault::Abort;
 use crate::snapshot::route::{Action, ClusterReference, DirectResponse, RouteRule};
 
 use super::admit;
+use super::challenge;
 use super::client::Client;
 use super::context::{Journal, Request};
 use super::fail::{Failure, Reply};
@@ -32,6 +33,10 @@ pub(super) async fn serve(visit: &Visit, mut request: Request, mut journal: Jour
     if visit.leaves() {
         client.announce_close();
     }
+    let admitted = match challenge::answer(visit, &request).await {
+        Some(proof) => Err(proof),
+        None => admitted,
+    };
     match admitted {
         Ok(rule) => {
             journal.rule = Some(rule.clone());

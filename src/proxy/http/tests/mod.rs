@@ -149,7 +149,13 @@ impl Gateway {
         let address = listener.local_addr().unwrap();
         let store = Arc::new(Store::new(Arc::new(setup.snapshot(address))));
         let telemetry = Arc::new(Telemetry::new(Default::default()).unwrap());
-        let worker = Arc::new(Worker::new(store, telemetry, Resolver::new(Handle::current()), Default::default()));
+        let worker = Arc::new(Worker::new(
+            store,
+            telemetry,
+            Resolver::new(Handle::current()),
+            Default::default(),
+            Default::default(),
+        ));
         let drain = Arc::new(DrainSignal::new());
         let gateway = Gateway { address, drain: Arc::clone(&drain), worker: Arc::clone(&worker) };
         tokio::spawn(async move {
