@@ -198,7 +198,7 @@ impl Authorities {
 }
 
 /// Whether names and key identifiers say that `issuer` signed `certificate`.
-fn is_issued_by(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
+pub(super) fn is_issued_by(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
     let wanted = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::AuthorityKeyIdentifier(wanted) => wanted.key_identifier.as_ref(),
         _ => None,

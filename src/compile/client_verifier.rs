@@ -63,7 +63,7 @@ impl Pin {
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     pub policy: ClientPolicy,
-    pub authorities: PeerRoots,
+    pub authorities: Arc<PeerRoots>,
     pub algorithms: WebPkiSupportedAlgorithms,
 }
 

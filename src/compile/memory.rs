@@ -2,15 +2,15 @@
 //! patterns, keys and TLS configurations that are still in use.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs;
-use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::certificates;
+use super::certificate_fault::Fault;
+use super::certificates::{self, Pair};
+use super::peer_roots::{PeerMaterial, PeerRoots};
 use super::problems::Problem;
 use super::sessions::{Secrets, Sessions};
 use super::trail::Trail;
@@ -38,7 +38,14 @@ pub(crate) struct Memory {
     pub(super) hosts: Kept<HostKey, (Vec<Rules>, Arc<VirtualHost>)>,
     whole: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     search: Kept<Box<str>, Result<Arc<Pattern>, String>>,
-    keys: Kept<u128, Result<Arc<CertifiedKey>, String>>,
+    keys: Kept<u128, Result<Arc<Pair>, Fault>>,
+    /// The last that was good, by the name of its Secret.
+    good_keys: HashMap<String, Arc<Pair>>,
+    roots: Kept<u128, Result<Arc<PeerRoots>, String>>,
+    /// As `good_keys`, by the names of the Secret and of the file with revocation lists.
+    good_roots: HashMap<(String, String), Vouching>,
+    /// When the first of the certificates that were looked at turns valid or invalid, in seconds since 1970.
+    next_date: Option<i64>,
     /// How sessions are resumed, and the secrets from which that was made.
     pub(super) sessions: Option<(Option<Secrets>, Sessions)>,
     pub(super) server_terms: Kept<u128, Arc<ServerTerms>>,
@@ -64,6 +71,7 @@ pub(super) struct Made<T> {
 impl Memory {
     /// Forgets what was made under other settings. To be called before a generation is made.
     pub(super) fn follow(&mut self, settings: &Settings) {
+        self.next_date = None;
         if self.settings.as_ref() != Some(settings) {
             self.settings = Some(settings.clone());
             self.clusters = Kept::default();
@@ -88,15 +96,70 @@ impl Memory {
         }
     }
 
-    /// The certificate and key of a Secret.
-    pub(super) fn certified_key(&mut self, secret: &Arc<Object<Secret>>) -> Result<Arc<CertifiedKey>, String> {
+    /// The certificate and key of a Secret: those that were good last, if it holds worse ones now.
+    ///
+    /// Worse is what cannot be used. To a server, for which `now` is given in seconds since 1970, worse is also what is
+    /// outside its dates while the last one is not.
+    pub(super) fn certified_key(&mut self, secret: &Arc<Object<Secret>>, now: Option<i64>) -> Result<Served, Fault> {
         let fingerprint = self.fingerprint(&secret.spec.data);
-        match self.keys.get(&fingerprint) {
+        let made = match self.keys.get(&fingerprint) {
             Some(kept) => kept,
-            None => {
-                let made = certificates::certified_key(&secret.spec, &aws_lc_rs::default_provider());
-                self.keys.insert(fingerprint, made)
+            None => self.keys.insert(fingerprint, certificates::certified_key(&secret.spec).map(Arc::new)),
+        };
+        let wrong_date = |pair: &Arc<Pair>| now.and_then(|now| pair.wrong_date(now));
+        if let (Ok(pair), Some(now)) = (&made, now) {
+            self.note_dates(pair, now);
+        }
+        let last = self.good_keys.get(&secret.key());
+        match (made, last) {
+            (Err(fault), Some(last)) => Ok(Served { pair: Arc::clone(last), refused: Some(fault) }),
+            (Err(fault), None) => Err(fault),
+            (Ok(pair), Some(last)) if wrong_date(&pair).is_some() && wrong_date(last).is_none() => {
+                Ok(Served { pair: Arc::clone(last), refused: wrong_date(&pair) })
             }
+            (Ok(pair), _) => {
+                self.good_keys.insert(secret.key(), Arc::clone(&pair));
+                Ok(Served { pair, refused: None })
+            }
+        }
+    }
+
+    fn note_dates(&mut self, pair: &Pair, now: i64) {
+        let dates = [pair.facts.not_before, pair.facts.not_after.saturating_add(1)].into_iter();
+        self.next_date = dates.filter(|date| *date > now).chain(self.next_date).min();
+    }
+
+    /// The next instant, in seconds since 1970, at which the same objects may be a different snapshot, because a
+    /// certificate turns valid or invalid.
+    pub(crate) fn next_date(&self) -> Option<i64> {
+        self.next_date
+    }
+
+    /// Who vouches for clients by a Secret and a file with revocation lists, in which `read` is what they hold now: those
+    /// who did last, if that cannot be used. With the reason then.
+    pub(super) fn vouching(
+        &mut self,
+        names: (String, String),
+        read: Result<PeerMaterial, String>,
+    ) -> Result<(Vouching, Option<String>), String> {
+        let vouching = read.and_then(|material| {
+            let identity = self.fingerprint(&material);
+            let made = match self.roots.get(&identity) {
+                Some(kept) => kept,
+                None => {
+                    let made = PeerRoots::read(&material).map(Arc::new);
+                    self.roots.insert(identity, made)
+                }
+            };
+            Ok(Vouching { identity, roots: made?, material: Arc::new(material) })
+        });
+        match (vouching, self.good_roots.get(&names)) {
+            (Ok(vouching), _) => {
+                self.good_roots.insert(names, vouching.clone());
+                Ok((vouching, None))
+            }
+            (Err(reason), Some(last)) => Ok((last.clone(), Some(reason))),
+            (Err(reason), None) => Err(reason),
         }
     }
 
@@ -115,6 +178,14 @@ impl Memory {
         u128::from(self.seeds.0.hash_one(value)) << 64 | u128::from(self.seeds.1.hash_one(value))
     }
 
+    /// What was good of Secrets that are gone.
+    fn forget_gone(&mut self, resources: &ResourceSet) {
+        let mut there: HashSet<String> = resources.secrets.iter().map(|secret| secret.key()).collect();
+        there.extend(resources.config_maps.iter().map(|map| format!("configmap://{}", map.key())));
+        self.good_keys.retain(|name, _| there.contains(name));
+        self.good_roots.retain(|(name, _), _| there.contains(name));
+    }
+
     /// Drops what the generation that was made from `resources` did not need.
     pub(super) fn finish(&mut self, resources: &ResourceSet) {
         self.clusters.forget_unused();
@@ -123,14 +194,32 @@ impl Memory {
         // Clusters and rules that were kept still hold theirs.
         self.whole.forget_unless(is_held);
         self.search.forget_unless(is_held);
+        self.forget_gone(resources);
         self.keys.forget_unless(is_held);
+        self.roots.forget_unless(is_held);
         self.client_configs.forget_unless(|config| Arc::strong_count(config) > 1);
         self.server_terms.forget_unused();
         self._held = resources.clone();
     }
 }
 
-fn is_held<T>(made: &Result<Arc<T>, String>) -> bool {
+/// The certificate that is served for a Secret.
+pub(super) struct Served {
+    pub pair: Arc<Pair>,
+    /// Why it is not the one that the Secret holds now.
+    pub refused: Option<Fault>,
+}
+
+/// Who vouches for clients.
+#[derive(Clone)]
+pub(super) struct Vouching {
+    /// Another one where the authorities or the revocation lists are others.
+    pub identity: u128,
+    pub material: Arc<PeerMaterial>,
+    pub roots: Arc<PeerRoots>,
+}
+
+fn is_held<T, E>(made: &Result<Arc<T>, E>) -> bool {
     made.as_ref().is_ok_and(|value| Arc::strong_count(value) > 1)
 }
 

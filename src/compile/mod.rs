@@ -3,7 +3,9 @@
 mod access_logs;
 mod authorities;
 mod auto_mtls;
+mod certificate_fault;
 mod certificates;
+mod chain;
 mod client_verifier;
 mod clusters;
 #[cfg(test)]
@@ -46,7 +48,7 @@ mod trail;
 mod virtual_service;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -57,7 +59,8 @@ use self::index::Index;
 use self::problems::Problems;
 use self::work::Work;
 use crate::resource::ResourceSet;
-use crate::resource::finding::Finding;
+use crate::resource::codes;
+use crate::resource::finding::{Finding, Location};
 use crate::resource::settings::{self, Settings};
 use crate::snapshot::{ForwardClientCert, OwnHeaders, PathNormalization, ProxyPolicy, Snapshot};
 use crate::telemetry::logs::AccessLogs;
@@ -77,8 +80,18 @@ pub(crate) fn compile(
     let servers = gateways::merge(resources, settings, &mut problems);
     let sessions = sessions::of(&index, memory, &mut problems);
     let issued = issuance::plan(settings, &servers, &mut problems);
-    let mut work = Work { index: &index, memory, problems, issued: &issued, clusters: HashMap::new(), sessions, now };
+    let mut work = Work {
+        index: &index,
+        memory,
+        problems,
+        issued: &issued,
+        clusters: HashMap::new(),
+        sessions,
+        lone_certificates: BTreeMap::new(),
+        now,
+    };
     let mut listeners = listeners::build(&mut work, servers);
+    tell_lone(&mut work);
     if issued.needs_http {
         listeners::open_for_challenges(&mut listeners, gateways::address_of(80, resources, settings), settings);
     }
@@ -90,6 +103,16 @@ pub(crate) fn compile(
     let identity = identity::source(settings).map(Arc::new);
     let issuance = Arc::new(issued.issuance);
     (Snapshot { generation, listeners, clusters, proxy: Arc::new(proxy), issuance, identity }, findings)
+}
+
+/// Tells once for each issuer whose certificate is not sent.
+fn tell_lone(work: &mut Work<'_>) {
+    for (issuer, (first, count)) in std::mem::take(&mut work.lone_certificates) {
+        let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
+        let message = format!("{first}{others}: clients have to know the issuer `{issuer}`, as it is not sent");
+        let finding = Finding::new(&codes::LONE_CERTIFICATE, Location::default(), message);
+        work.problems.add(finding.hint(codes::LONE_CERTIFICATE.help));
+    }
 }
 
 fn policy(settings: &Settings) -> ProxyPolicy {

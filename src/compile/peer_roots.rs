@@ -15,7 +15,6 @@ use super::work::Work;
 use crate::base::spiffe::SpiffeId;
 use crate::resource::core::Secret;
 use crate::resource::meta::Object;
-use crate::snapshot::certificate::Certificate;
 
 /// CA certificates, and revocation lists in PEM.
 pub(super) type Material = (Vec<CertificateDer<'static>>, Option<Vec<u8>>);
@@ -95,9 +94,8 @@ impl PeerMaterial {
 
 /// The trust domain of our own certificate.
 fn own_domain(work: &mut Work<'_>, identity: &Arc<Object<Secret>>) -> Option<String> {
-    let key = work.memory.certified_key(identity).ok()?;
-    let certificate = Certificate::read(key.cert.first()?)?;
-    let id = SpiffeId::parse(certificate.uris.first()?).ok()?;
+    let served = work.memory.certified_key(identity, None).ok()?;
+    let id = SpiffeId::parse(served.pair.facts.uris.first()?).ok()?;
     Some(id.trust_domain().to_owned())
 }
 

@@ -42,6 +42,18 @@ impl Problems {
         }
     }
 
+    /// Reports what is not about a path of an object alone; once for its code, object, path and message.
+    pub(super) fn report_finding(&mut self, finding: Finding) {
+        let path = finding.path.clone();
+        let key = (finding.code, finding.object.clone(), path.clone(), finding.message.clone());
+        if !self.told.contains_key(&key) {
+            self.tell(key, finding.clone());
+        }
+        if let Some(met) = self.met.last_mut() {
+            met.push(Problem { path, finding });
+        }
+    }
+
     /// From here on problems belong to a result in the making.
     pub(super) fn begin(&mut self) {
         self.met.push(Vec::new());

@@ -78,7 +78,7 @@ fn a_bad_certificate_closes_its_own_server_alone() {
     let mut codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
     codes.sort_unstable();
     assert_eq!(codes, ["IST0161", "IST0161", "IST0161", "LIM0033"]);
-    assert!(findings.iter().any(|finding| finding.message.contains("does not belong to the first certificate")));
+    assert!(findings.iter().any(|finding| finding.message.contains("belongs to another certificate")));
     assert!(findings.iter().all(|finding| !finding.message.contains("PRIVATE")));
 
     // A reload that does not touch a server's TLS keeps its configuration, with its tickets.
@@ -89,6 +89,52 @@ fn a_bad_certificate_closes_its_own_server_alone() {
     };
     assert!(Arc::ptr_eq(&config(&snapshot), &config(&again)));
     assert!(config(&snapshot).alpn_protocols == [b"h2".to_vec(), b"http/1.1".to_vec()]);
+}
+
+#[test]
+fn what_was_good_is_served_until_something_better_comes() {
+    let server = json!({ "servers": [{
+        "port": { "number": 443, "name": "https", "protocol": "HTTPS" },
+        "hosts": ["*"],
+        "tls": { "mode": "MUTUAL", "credentialName": "web" },
+    }] });
+    let (good, key) = certificate("good.test", false);
+    let (old, old_key) = certificate("old.test", true);
+    let mut memory = Memory::default();
+    let mut shown = |data: &[(&str, &str)]| {
+        let mut resources = ResourceSet::default();
+        resources.gateways.push(object("gw", server.clone()));
+        resources.secrets = vec![secret("web", data)];
+        let (snapshot, findings) = compiled(&resources, &mut memory);
+        let facts = ConnectionFacts::tls([127, 0, 0, 1].into(), None);
+        let name = match &snapshot.listeners[0].chains.find(&facts).unwrap().tls {
+            Some(TlsServer::Ready(terms)) => terms.certificates.facts().next().unwrap().certificate.dns[0].clone(),
+            _ => "nothing".to_owned(),
+        };
+        let told: Vec<_> = findings.iter().map(|finding| format!("{} {}", finding.code, finding.kind)).collect();
+        (name, told.join(", "))
+    };
+    let said = |name: &str, told: &str| (name.to_owned(), told.to_owned());
+    let ca = ("ca.crt", good.as_str());
+    for (case, data, expected) in [
+        (
+            "expired is better than nothing",
+            vec![("tls.crt", old.as_str()), ("tls.key", &old_key), ca],
+            said("old.test", "LIM0033 expired"),
+        ),
+        ("a good one", vec![("tls.crt", &good), ("tls.key", &key), ca], said("good.test", "")),
+        (
+            "then an expired one",
+            vec![("tls.crt", &old), ("tls.key", &old_key), ca],
+            said("good.test", "LIM0070 expired"),
+        ),
+        ("a mix", vec![("tls.crt", &good), ("tls.key", &old_key), ca], said("good.test", "LIM0070 wrong_key")),
+        ("nothing at all", vec![], said("good.test", "LIM0070 missing, LIM0070 authorities")),
+        ("no CA", vec![("tls.crt", &good), ("tls.key", &key)], said("good.test", "LIM0070 authorities")),
+        ("good again", vec![("tls.crt", &good), ("tls.key", &key), ca], said("good.test", "")),
+    ] {
+        assert_eq!(shown(&data), expected, "{case}");
+    }
 }
 
 #[test]

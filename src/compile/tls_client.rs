@@ -162,7 +162,7 @@ fn configured(
         }
         None => Roots::System(work.memory.system_roots()),
     };
-    let own = own.map(|secret| work.memory.certified_key(secret)).transpose()?;
+    let own = own.map(|secret| own_key(work, secret)).transpose()?;
     let alpn = match settings.mode {
         // `istio-peer-exchange` would promise a preamble that is not sent.
         ClientTlsMode::IstioMutual => vec![b"istio".to_vec()],
@@ -170,6 +170,20 @@ fn configured(
     };
     let made = config(roots, names, own, alpn)?;
     Ok((work.memory.client_configs.insert(fingerprint, made), fingerprint))
+}
+
+/// The certificate of a Secret: the last good one, if what it holds now cannot be used.
+fn own_key(
+    work: &mut Work<'_>,
+    secret: &Arc<Object<crate::resource::core::Secret>>,
+) -> Result<Arc<CertifiedKey>, String> {
+    let served = work.memory.certified_key(secret, None).map_err(|fault| fault.to_string())?;
+    if let Some(fault) = &served.refused {
+        let message = format!("{}: {fault}; the last good certificate stays in force", place_of(secret));
+        let finding = secret.finding(&codes::CERTIFICATE_KEPT, "", message);
+        work.problems.report_finding(finding.hint(fault.hint()).kind(fault.kind()));
+    }
+    Ok(Arc::clone(&served.pair.key))
 }
 
 /// The CA of a Secret or file, with its revocation lists.

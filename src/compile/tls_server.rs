@@ -4,17 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::server::NoClientAuth;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::sign::CertifiedKey;
 
-use super::certificates;
+use super::certificate_fault::Fault;
+use super::certificates::{self, Pair};
 use super::client_verifier::{Check, ClientPolicy, ClientVerifier, Pin};
 use super::gateways::BoundServer;
 use super::issuance::{self, Asked, Place};
-use super::peer_roots::{Material, PeerMaterial, PeerRoots};
+use super::memory::Vouching;
+use super::peer_roots::PeerMaterial;
 use super::sessions::{self, Rules};
 use super::tls_parameters::Parameters;
 use super::work::Work;
@@ -23,7 +22,7 @@ use crate::resource::core::Secret;
 use crate::resource::meta::Object;
 use crate::resource::networking::{ServerTls, ServerTlsMode};
 use crate::snapshot::offer::{Offer, Offered};
-use crate::snapshot::tls::{Awaited, ClientRules, ServerTerms, TlsServer};
+use crate::snapshot::tls::{Awaited, CertificateFacts, ClientRules, ServerTerms, TlsServer};
 
 /// Our own certificate in the mesh, by Istio's name for it.
 pub(super) const IDENTITY: &str = "builtin://";
@@ -52,8 +51,23 @@ fn report(work: &mut Work<'_>, server: &BoundServer<'_>, code: &codes::Code, mes
     work.problems.report(server.gateway, code, &format!("spec.servers[{}].tls", server.number), message);
 }
 
+/// As `report`, about a certificate: with what is wrong with it and what to do.
+fn report_fault(
+    work: &mut Work<'_>,
+    server: &BoundServer<'_>,
+    code: &codes::Code,
+    message: String,
+    fault: Option<&Fault>,
+) {
+    let finding = server.gateway.finding(code, &format!("spec.servers[{}].tls", server.number), message);
+    work.problems.report_finding(match fault {
+        Some(fault) => finding.hint(fault.hint()).kind(fault.kind()),
+        None => finding,
+    });
+}
+
 /// A certificate with its key, and words for where it came from.
-type Shown = (String, Arc<CertifiedKey>);
+type Shown = (String, Arc<Pair>);
 
 /// Why, and under which code it is still to be told.
 type Failure = (Option<&'static codes::Code>, String);
@@ -79,32 +93,33 @@ fn try_build(
         return Err(cannot_work(format!("{reason}; every handshake fails")));
     }
     let Gathered { material, awaited } = gather(work, settings, server)?;
-    let authorities = policy.as_ref().map(|_| read_authorities(work, settings)).transpose()?;
+    let vouching = policy.as_ref().map(|_| read_authorities(work, settings, server)).transpose()?;
+    let vouchers = vouching.as_ref().map(|vouching| vouching.identity);
     let rules = policy.as_ref().map_or_else(ClientRules::default, |policy| ClientRules {
-        identity: work.memory.fingerprint(&(policy, &authorities)),
+        identity: work.memory.fingerprint(&(policy, vouchers)),
         required: policy.required,
         verified: matches!(policy.check, Check::Everything { .. }),
     });
-    let chains: Vec<_> = material.iter().map(|(source, key)| (source, key.cert.as_slice())).collect();
-    let resumed_under = resumption_rules(server, inside, policy.as_ref(), authorities.as_ref());
+    let chains: Vec<_> = material.iter().map(|(source, pair)| (source, pair.key.cert.as_slice())).collect();
+    let resumed_under =
+        resumption_rules(server, inside, policy.as_ref(), vouching.as_ref().map(|vouching| &*vouching.material));
     let sessions = work.sessions.as_ref().map(|sessions| (sessions.address(), resumed_under));
     let inner = (inside, of_mesh, &awaited);
-    let fingerprint = work.memory.fingerprint(&(sessions, inner, &parameters, chains, &policy, &authorities));
+    let fingerprint = work.memory.fingerprint(&(sessions, inner, &parameters, chains, &policy, vouchers));
     let terms = match work.memory.server_terms.get(&fingerprint) {
         Some(kept) => kept,
         None => {
             let broken = |reason| (Some(&codes::GATEWAY_CREDENTIAL), reason);
             let provider = Arc::new(parameters.provider());
-            let verifier = match (policy, authorities) {
-                (Some(policy), Some(authorities)) => {
-                    let authorities = PeerRoots::read(&authorities).map_err(broken)?;
-                    let algorithms = provider.signature_verification_algorithms;
-                    Some(Arc::new(ClientVerifier { policy, authorities, algorithms }) as Arc<dyn ClientCertVerifier>)
-                }
-                _ => None,
-            };
-            let offered =
-                material.into_iter().map(|(source, key)| Offered { facts: certificates::facts(&key, source), key });
+            let verifier = policy.zip(vouching).map(|(policy, vouching)| {
+                let algorithms = provider.signature_verification_algorithms;
+                let authorities = vouching.roots;
+                Arc::new(ClientVerifier { policy, authorities, algorithms }) as Arc<dyn ClientCertVerifier>
+            });
+            let offered = material.into_iter().map(|(source, pair)| Offered {
+                facts: CertificateFacts { source, certificate: Arc::clone(&pair.facts) },
+                key: Arc::clone(&pair.key),
+            });
             let certificates = Arc::new(Offer::new(offered.collect()));
             let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&parameters.versions());
             let builder = builder.map_err(|error| broken(error.to_string()))?;
@@ -195,11 +210,11 @@ fn gather(work: &mut Work<'_>, settings: &ServerTls, server: &BoundServer<'_>) -
         }
         match find_key(work, name) {
             Ok(found) => gathered.material.push(found),
-            Err(failure) => {
+            Err(Unusable { reason, fault }) => {
                 if !was_told(work, name) {
-                    report(work, server, &codes::GATEWAY_CREDENTIAL, failure.clone());
+                    report_fault(work, server, &codes::GATEWAY_CREDENTIAL, reason.clone(), fault.as_ref());
                 }
-                failures.push(failure);
+                failures.push(reason);
             }
         }
     }
@@ -248,7 +263,9 @@ fn gather_issued(work: &mut Work<'_>, asked: Asked<'_>, server: &BoundServer<'_>
 fn take(work: &mut Work<'_>, name: &str, server: &BoundServer<'_>, gathered: &mut Gathered) {
     match find_key(work, name) {
         Ok(found) => gathered.material.push(found),
-        Err(failure) => report(work, server, &codes::GATEWAY_CREDENTIAL, failure),
+        Err(Unusable { reason, fault }) => {
+            report_fault(work, server, &codes::GATEWAY_CREDENTIAL, reason, fault.as_ref());
+        }
     }
 }
 
@@ -258,10 +275,11 @@ fn was_told(work: &Work<'_>, name: &str) -> bool {
 }
 
 fn tell_dates(work: &mut Work<'_>, offer: &Offer, server: &BoundServer<'_>) {
-    let now = work.now;
-    for fact in offer.facts().filter(|fact| !fact.certificate.is_in_date(now)) {
-        let message = format!("the certificate of {} is outside its dates; it is served nevertheless", fact.source);
-        report(work, server, &codes::CERTIFICATE_DATE, message);
+    for facts in offer.facts() {
+        if let Some(fault) = Fault::of_dates(&facts.certificate, work.now) {
+            let message = format!("{}: {fault}; it is served nevertheless", facts.source);
+            report_fault(work, server, &codes::CERTIFICATE_DATE, message, Some(&fault));
+        }
     }
 }
 
@@ -309,17 +327,57 @@ fn find_secret<'a>(work: &Work<'a>, name: &str) -> Result<(String, &'a Arc<Objec
     }
 }
 
-fn find_key(work: &mut Work<'_>, name: &str) -> Result<Shown, String> {
-    let (source, secret) = find_secret(work, name)?;
-    let key = work.memory.certified_key(secret).map_err(|reason| format!("{source}: {reason}"))?;
-    Ok((source, key))
+/// Why a certificate cannot be served, and the fault in it, if it is there.
+struct Unusable {
+    reason: String,
+    fault: Option<Fault>,
+}
+
+fn find_key(work: &mut Work<'_>, name: &str) -> Result<Shown, Unusable> {
+    let (source, secret) = find_secret(work, name).map_err(|reason| Unusable { reason, fault: None })?;
+    let served = work.memory.certified_key(secret, Some(work.now));
+    let served = served.map_err(|fault| Unusable { reason: format!("{source}: {fault}"), fault: Some(fault) })?;
+    let mut tell = |code, message: String, fault: &Fault| {
+        let finding = secret.finding(code, "", message).hint(fault.hint()).kind(fault.kind());
+        work.problems.report_finding(finding);
+    };
+    if let Some(fault) = &served.refused {
+        let message = format!("{source}: {fault}; the last good certificate stays in force");
+        tell(&codes::CERTIFICATE_KEPT, message, fault);
+    }
+    for fault in &served.pair.faults {
+        tell(&codes::CERTIFICATE_CHAIN, format!("{source}: {fault}"), fault);
+    }
+    if let Some(issuer) = &served.pair.lone {
+        let others = work.lone_certificates.entry(issuer.clone()).or_insert_with(|| (source.clone(), 0));
+        others.1 += 1;
+    }
+    Ok((source, served.pair))
 }
 
 /// Who vouches for clients.
-fn read_authorities(work: &mut Work<'_>, settings: &ServerTls) -> Result<PeerMaterial, Failure> {
+fn read_authorities(work: &mut Work<'_>, settings: &ServerTls, server: &BoundServer<'_>) -> Result<Vouching, Failure> {
+    let (source, names, read) = find_authorities(work, settings)?;
+    let read = read.map_err(|reason| format!("{source}: {reason}"));
+    let vouching = work.memory.vouching(names, read);
+    let (vouching, refused) =
+        vouching.map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), format!("{reason}; connections are closed")))?;
+    if let Some(reason) = refused {
+        let message = format!("{reason}; the authorities that were good last stay in force");
+        let path = format!("spec.servers[{}].tls", server.number);
+        let finding = server.gateway.finding(&codes::CERTIFICATE_KEPT, &path, message);
+        work.problems.report_finding(finding.hint("put CA certificates in PEM into ca.crt").kind("authorities"));
+    }
+    Ok(vouching)
+}
+
+/// Words for where authorities are, the names of the Secret and of the file with revocation lists, and what these hold.
+type FoundAuthorities = (String, (String, String), Result<PeerMaterial, String>);
+
+fn find_authorities(work: &mut Work<'_>, settings: &ServerTls) -> Result<FoundAuthorities, Failure> {
     let missing = |reason: String| (Some(&codes::GATEWAY_CREDENTIAL), reason);
     if let Some(name) = settings.ca_cert_credential_name.strip_prefix("configmap://") {
-        return configured_authorities(work, name).map(PeerMaterial::named).map_err(missing);
+        return configured_authorities(work, name).map_err(missing);
     }
     let files = settings.tls_certificates.iter().map(|files| &files.ca_certificates);
     let file = std::iter::once(&settings.ca_certificates).chain(files).find(|file| !file.is_empty());
@@ -343,13 +401,15 @@ fn read_authorities(work: &mut Work<'_>, settings: &ServerTls) -> Result<PeerMat
     let code = (!was_told(work, &name)).then_some(&codes::GATEWAY_CREDENTIAL);
     let (source, secret) = find_secret(work, &name).map_err(|reason| (code, reason))?;
     let of_files = name == IDENTITY || name.starts_with("file:");
-    let list = (of_files && !settings.ca_crl.is_empty()).then(|| read_list(work, &settings.ca_crl)).transpose()?;
-    let closed = |reason| missing(format!("{source}: {reason}; connections are closed"));
+    let list = (of_files && !settings.ca_crl.is_empty()).then_some(&settings.ca_crl);
+    let own_list = list.map(|file| read_list(work, file)).transpose()?;
+    let names = (secret.key(), list.cloned().unwrap_or_default());
     if name == IDENTITY {
-        return PeerMaterial::of_mesh(work, secret, list).map_err(closed);
+        return Ok((source, names, PeerMaterial::of_mesh(work, secret, own_list)));
     }
-    let (authorities, own_list) = certificates::authorities_and_lists(&secret.spec).map_err(closed)?;
-    Ok(PeerMaterial::named((authorities, list.or_else(|| own_list.map(<[u8]>::to_vec)))))
+    let read = certificates::authorities_and_lists(&secret.spec);
+    let read = read.map(|(authorities, lists)| (authorities, own_list.or(lists.map(<[u8]>::to_vec))));
+    Ok((source, names, read.map(PeerMaterial::named)))
 }
 
 /// The Secret `NAME-cacert` if it exists, whatever it holds, else NAME.
@@ -366,19 +426,20 @@ fn read_list(work: &Work<'_>, file: &str) -> Result<Vec<u8>, Failure> {
 }
 
 /// The CA of `configmap://namespace/name`.
-fn configured_authorities(work: &Work<'_>, name: &str) -> Result<Material, String> {
+fn configured_authorities(work: &Work<'_>, name: &str) -> Result<FoundAuthorities, String> {
     let (namespace, plain) = name.split_once('/').unwrap_or((&work.index.settings.gateway.namespace, name));
+    let source = format!("ConfigMap {namespace}/{plain}");
     let Some(map) = work.index.config_map(namespace, plain) else {
-        return Err(format!("ConfigMap {namespace}/{plain} does not exist; connections are closed"));
+        return Err(format!("{source} does not exist; connections are closed"));
     };
     let value = |key: &str| map.spec.data.get(key).filter(|value| !value.is_empty());
-    let Some(authorities) = value("ca.crt").or_else(|| value("cacert")) else {
-        return Err(format!("ConfigMap {namespace}/{plain} holds no CA (ca.crt or cacert); connections are closed"));
+    let read = match value("ca.crt").or_else(|| value("cacert")) {
+        None => Err("it holds no CA (ca.crt or cacert)".to_owned()),
+        Some(authorities) => certificates::read_certificates(authorities.as_bytes()).map(|certificates| {
+            (certificates, value("ca.crl").or_else(|| value("crl")).map(|lists| lists.clone().into_bytes()))
+        }),
     };
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(authorities.as_bytes()).collect();
-    let certificates = certificates.ok().filter(|certificates| !certificates.is_empty());
-    let certificates = certificates.ok_or_else(|| format!("ConfigMap {namespace}/{plain}: its CA is no PEM"))?;
-    Ok((certificates, value("ca.crl").or_else(|| value("crl")).map(|lists| lists.clone().into_bytes())))
+    Ok((source, (format!("configmap://{namespace}/{plain}"), String::new()), read.map(PeerMaterial::named)))
 }
 
 /// In our order of preference.

@@ -1,6 +1,6 @@
 //! What is at hand while one generation is compiled?
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::index::Index;
@@ -22,6 +22,8 @@ pub(super) struct Work<'a> {
     pub clusters: HashMap<Arc<str>, Option<Arc<Cluster>>>,
     /// How the sessions of clients are resumed; `None`: not at all.
     pub sessions: Option<Sessions>,
+    /// By their issuer, the first certificate that is sent without its own, and how many are.
+    pub lone_certificates: BTreeMap<String, (String, usize)>,
     /// Seconds since 1970, to judge the dates of certificates.
     pub now: i64,
 }

@@ -67,10 +67,12 @@ pub(crate) fn build(path: &Path, kept: &mut Kept, generation: u64, same_would_do
     let identity = identity::status(held, &gathered.settings, &gathered.resources);
     gathered.findings.extend(identity.iter().flat_map(|status| identity::findings(status, now)));
     let watched: BTreeSet<PathBuf> = gathered.watched.into_iter().collect();
+    let now = clock::now();
     if let Some(last) = &mut kept.last
         && same_would_do
         && *last.settings == gathered.settings
         && same_objects(&last.resources, &gathered.resources)
+        && kept.compile.next_date().is_none_or(|date| now < date)
     {
         last.gathered = gathered.findings;
         return Built::Unchanged { watched, findings: last.findings(), identity };

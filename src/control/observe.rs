@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::status::{Outcome, Status, Verdict};
-use crate::resource::finding::Severity;
+use crate::resource::finding::{Finding, Location, Severity};
 use crate::resource::settings::{GatewaySettings, Settings};
 use crate::telemetry::Telemetry;
 use crate::telemetry::logs::AccessLogs;
@@ -27,6 +27,24 @@ pub(crate) fn count(metrics: &Metrics, outcome: &Outcome) {
         metrics.found(&severity.to_string(), outcome.count(severity));
     }
     metrics.rejected(&rejected(outcome));
+    metrics.certificate_problems(&certificate_problems(outcome));
+}
+
+/// What is wrong with certificates, each counted once, however many servers show it.
+fn certificate_problems(outcome: &Outcome) -> BTreeMap<&str, usize> {
+    let about = outcome.findings.iter().filter(|finding| !finding.kind.is_empty());
+    // Messages name the Secret or file; those that do not stand at a file of their own.
+    let told: BTreeSet<_> = about.map(|one| (one.kind, one.message.as_str(), place(one))).collect();
+    let mut by_kind = BTreeMap::new();
+    for (kind, ..) in told {
+        *by_kind.entry(kind).or_default() += 1;
+    }
+    by_kind
+}
+
+/// Where a finding stands, if it is about a file.
+fn place(finding: &Finding) -> Option<&Location> {
+    Some(&finding.location).filter(|_| finding.object.is_empty())
 }
 
 /// The number of objects with error findings, by kind.
@@ -114,7 +132,6 @@ mod tests {
     use super::*;
     use crate::control::status::Cause;
     use crate::resource::codes;
-    use crate::resource::finding::{Finding, Location};
 
     #[test]
     fn objects_with_errors_are_counted_once() {

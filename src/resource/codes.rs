@@ -189,6 +189,8 @@ codes! {
     COALESCED_POLICY = "LIM0064" Warning "browsers may reuse a connection for a host with other rules for clients' certificates"
         "Use certificates that do not cover each other's hosts, another address, or the same TLS mode.";
 
+    CERTIFICATE_KEPT = "LIM0070" Error "the new version of a certificate or CA cannot be used; the last good one stays in force";
+    CERTIFICATE_CHAIN = "LIM0071" Warning "the chain of a certificate is not whole, not in order, or holds what is no part of it";
     KEY_READABLE = "LIM0072" Warning "everybody on the machine may read a private key"
         "Take the rights of others from the file: chmod 600.";
 
@@ -198,6 +200,8 @@ codes! {
         "See [identity] of the settings, and whether the source runs and knows this workload; it is asked again by itself.";
     IDENTITY_LATE = "LIM0075" Warning "our certificate in the mesh ends soon, or has ended, and was not renewed"
         "See why its source gives no new one.";
+    LONE_CERTIFICATE = "LIM0076" Info "certificates are sent without that of their issuer, which clients have to know"
+        "If the issuer is an intermediate authority, append its certificate.";
 
     CERTIFICATE_AWAITED = "LIM0080" Info "a certificate is being issued; until it is there, handshakes of its names fail"
         "Wait; `limani certs` tells how it goes, and why it does not.";

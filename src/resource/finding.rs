@@ -59,6 +59,9 @@ pub(crate) struct Finding {
     pub message: String,
     /// What to do about it; may be empty.
     pub hint: String,
+    /// What is wrong with a certificate, as metrics name it, such as `expired`; empty for other findings.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub kind: &'static str,
 }
 
 impl Finding {
@@ -72,6 +75,7 @@ impl Finding {
             location,
             message: message.into(),
             hint: String::new(),
+            kind: "",
         }
     }
 
@@ -84,6 +88,12 @@ impl Finding {
     /// Names the field, such as `spec.servers[0].tls`.
     pub(crate) fn at(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
+        self
+    }
+
+    /// Says what is wrong with a certificate, in one word.
+    pub(crate) fn kind(mut self, kind: &'static str) -> Self {
+        self.kind = kind;
         self
     }
 

@@ -37,6 +37,12 @@ impl Certificate {
     /// Reads DER; `None` if it is no certificate.
     pub(crate) fn read(der: &[u8]) -> Option<Certificate> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
+        Some(Certificate::of(&parsed))
+    }
+
+    /// What was read already.
+    pub(crate) fn of(parsed: &X509Certificate<'_>) -> Certificate {
+        let der = parsed.as_raw();
         let mut certificate = Certificate {
             subject: rfc2253(parsed.subject()),
             issuer: rfc2253(parsed.issuer()),
@@ -48,8 +54,8 @@ impl Certificate {
             escaped_pem: escaped_pem(der),
             ..Certificate::default()
         };
-        certificate.read_names(&parsed);
-        Some(certificate)
+        certificate.read_names(parsed);
+        certificate
     }
 
     /// Names with control characters are none: they would break lines of logs and headers.

@@ -129,7 +129,7 @@ fn tell_frozen(paths: &[PathBuf], findings: &mut Vec<Finding>) {
     for place in Mounts::read().frozen_among(paths) {
         let location = Location { file: place.display().to_string(), line: 0, column: 0 };
         let message = "it is mounted with subPath: only a new container sees a new version";
-        findings.push(Finding::new(&codes::NEVER_UPDATED, location, message));
+        findings.push(Finding::new(&codes::NEVER_UPDATED, location, message).kind("never_updated"));
     }
 }
 
@@ -215,7 +215,8 @@ impl Reader<'_> {
                     }
                     Err(error) => self.findings.push(
                         Finding::new(&codes::CERTIFICATE_FILE, origin.locate(&files.field), format!("{name}: {error}"))
-                            .about(object),
+                            .about(object)
+                            .kind("unreadable"),
                     ),
                 }
             }
@@ -250,7 +251,7 @@ impl Reader<'_> {
                 let bytes = bytes.clone();
                 let location = Location { file: path.display().to_string(), line: 0, column: 0 };
                 let finding = Finding::new(&codes::CERTIFICATE_FILE, location, error.to_string());
-                self.findings.push(finding.hint("what it held stays in force"));
+                self.findings.push(finding.hint("what it held stays in force").kind("unreadable"));
                 Ok(bytes)
             }
         }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::directory::Stamp;
+use crate::base::kept_name;
 use crate::resource::codes;
 use crate::resource::core::Secret;
 use crate::resource::finding::{Finding, Location};
@@ -49,9 +50,6 @@ const IDENTITY_FILES: [(&str, &str); 11] = [
 
 /// The link that kubelet swaps.
 const GENERATION: &str = "..data";
-
-/// How a folder for all names below a domain begins: `*` is no good name for a folder.
-const WILDCARD: &str = "_wildcard.";
 
 /// How deep folders may be nested; a symbolic link that leads upwards ends here.
 const MAX_DEPTH: usize = 8;
@@ -100,7 +98,7 @@ pub(super) struct Reading {
 
 impl Folders {
     /// The Secrets of the tree at `root`, in the order of their folders, in `namespace`. With a prefix such as `acme:`
-    /// each is named `acme:` and its folder, where `_wildcard.example.com` means `*.example.com`.
+    /// each is named `acme:` and the host that its folder is kept for.
     pub(super) fn tree(&mut self, root: &Path, prefix: &str, namespace: &str, reading: &mut Reading) {
         let name = root.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.or_else(|| Some(root.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned()));
@@ -211,7 +209,8 @@ impl Visit<'_> {
                 Some(secret)
             }
             Err((path, error)) => {
-                let mut finding = Finding::new(&codes::CERTIFICATE_FILE, place(path), error.to_string());
+                let mut finding =
+                    Finding::new(&codes::CERTIFICATE_FILE, place(path), error.to_string()).kind("unreadable");
                 if known.is_some() {
                     finding = finding.hint(format!("what {} held stays in force", shown.display()));
                 }
@@ -223,9 +222,9 @@ impl Visit<'_> {
     }
 
     fn name(&self, folder: &str) -> String {
-        match folder.strip_prefix(WILDCARD) {
-            Some(domain) if !self.prefix.is_empty() => format!("{}*.{domain}", self.prefix),
-            _ => format!("{}{folder}", self.prefix),
+        match self.prefix {
+            "" => folder.to_owned(),
+            prefix => format!("{prefix}{}", kept_name::to_host(folder).as_deref().unwrap_or(folder)),
         }
     }
 
@@ -233,7 +232,7 @@ impl Visit<'_> {
     fn keep_below(&mut self, shown: &Path, error: &io::Error) {
         let mut kept: Vec<&PathBuf> = self.folders.known.keys().filter(|folder| folder.starts_with(shown)).collect();
         kept.sort();
-        let mut finding = Finding::new(&codes::CERTIFICATE_FILE, place(shown), error.to_string());
+        let mut finding = Finding::new(&codes::CERTIFICATE_FILE, place(shown), error.to_string()).kind("unreadable");
         if !kept.is_empty() {
             finding = finding.hint("what it held stays in force");
         }
@@ -251,7 +250,9 @@ pub(super) fn readable_by_others(path: &Path) -> Option<Finding> {
     let mode = metadata.permissions().mode() & 0o777;
     (metadata.is_file() && mode & 0o007 != 0).then(|| {
         let message = format!("everybody on this machine may read the private key: its mode is {mode:04o}");
-        Finding::new(&codes::KEY_READABLE, place(path), message).hint(format!("chmod 600 {}", path.display()))
+        Finding::new(&codes::KEY_READABLE, place(path), message)
+            .hint(format!("chmod 600 {}", path.display()))
+            .kind("readable_by_others")
     })
 }
 

@@ -42,6 +42,11 @@ mod names {
         ("limani_config_findings", "Findings of the last reload by severity.", &["severity"]);
     pub(super) const REJECTED: Name =
         ("limani_config_rejected_objects", "Objects that the last reload left out, by kind.", &["kind"]);
+    pub(super) const CERTIFICATE_PROBLEMS: Name = (
+        "limani_certificate_problems",
+        "Certificates and keys that something is wrong with, by what it is.",
+        &["kind"],
+    );
     pub(super) const DOWNSTREAM_ACTIVE: Name =
         ("limani_downstream_connections_active", "Open client connections.", &["listener"]);
     pub(super) const DOWNSTREAM_TOTAL: Name =
@@ -112,6 +117,7 @@ pub(crate) struct Metrics {
     last_success: Gauge,
     findings: IntGaugeVec,
     rejected: IntGaugeVec,
+    certificate_problems: IntGaugeVec,
     downstream_active: IntGaugeVec,
     downstream_total: IntCounterVec,
     accept_errors: IntCounterVec,
@@ -169,6 +175,7 @@ impl Metrics {
             last_success: registered(&registry, valid(Gauge::with_opts(options(names::LAST_SUCCESS)))),
             findings: gauges(names::FINDINGS),
             rejected: gauges(names::REJECTED),
+            certificate_problems: gauges(names::CERTIFICATE_PROBLEMS),
             downstream_active: gauges(names::DOWNSTREAM_ACTIVE),
             downstream_total: counters(names::DOWNSTREAM_TOTAL),
             accept_errors: counters(names::ACCEPT_ERRORS),
@@ -245,6 +252,14 @@ impl Metrics {
         self.rejected.reset();
         for (kind, count) in by_kind {
             self.rejected.with_label_values(&[kind]).set(clamped(*count));
+        }
+    }
+
+    /// How many certificates and keys the last reload found something wrong with; kinds not named have none.
+    pub(crate) fn certificate_problems(&self, by_kind: &BTreeMap<&str, usize>) {
+        self.certificate_problems.reset();
+        for (kind, count) in by_kind {
+            self.certificate_problems.with_label_values(&[kind]).set(clamped(*count));
         }
     }
 

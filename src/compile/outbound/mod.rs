@@ -7,7 +7,7 @@ mod routes;
 mod rules;
 mod scope;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::index::Index;
@@ -46,8 +46,16 @@ pub(crate) fn compile(
     index.prefer_own_namespace();
     let scope = scope::of_workload(&index, resources);
     let issued = Plan::default();
-    let (clusters, problems) = (HashMap::new(), Problems::default());
-    let mut work = Work { index: &index, memory, problems, issued: &issued, clusters, sessions: None, now };
+    let mut work = Work {
+        index: &index,
+        memory,
+        problems: Problems::default(),
+        issued: &issued,
+        clusters: HashMap::new(),
+        sessions: None,
+        lone_certificates: BTreeMap::new(),
+        now,
+    };
     let cluster = rules::cluster_for_strangers(&mut work, scope.strangers);
     let strangers = Arc::new(connections::to_cluster(cluster, "outboundTrafficPolicy", 0, None));
     let black_hole = rules::black_hole(&mut work);
