@@ -10,6 +10,7 @@ use crate::analysis::{self, Look, View};
 use crate::base::clock;
 use crate::compile;
 use crate::resource::ResourceSet;
+use crate::resource::codes;
 use crate::resource::finding::Finding;
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
@@ -62,7 +63,8 @@ impl Files {
         findings.extend(analyzed);
         let memory = &mut compile::Memory::default();
         let (snapshot, compiled) = compile::compile(&accepted, &gathered.settings, 1, now, memory);
-        findings.extend(compiled);
+        // Sources of identities are only asked by a gateway that runs.
+        findings.extend(compiled.into_iter().filter(|finding| finding.code != codes::IDENTITY_AWAITED.id));
         findings.sort_by(|a, b| a.location.cmp(&b.location));
         Ok(Loaded { snapshot: Some(snapshot), accepted: (accepted, gathered.settings), findings })
     }

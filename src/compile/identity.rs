@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::resource::codes::{self, Code};
 use crate::resource::settings::{IdentityKind, IdentitySettings, Settings};
 use crate::snapshot::identity::{IdentitySource, Istiod, Workload, WorkloadApi};
 
@@ -35,6 +36,28 @@ pub(super) fn source(settings: &Settings) -> Option<IdentitySource> {
             signer: identity.signer.clone(),
             ttl: identity.ttl.unwrap_or(TTL),
         }))),
+    }
+}
+
+/// Why there is no identity.
+pub(super) struct Missing {
+    /// To be told in place of the usual code: it is yet to come.
+    pub code: Option<&'static Code>,
+    /// Behind "our own certificate in the mesh is needed, and".
+    pub words: String,
+}
+
+/// Why there is no identity, where one is needed.
+pub(super) fn missing(settings: &Settings) -> Missing {
+    match source(settings) {
+        Some(source) => {
+            let words = format!("`{}` of [identity] has given us none yet", source.name());
+            Missing { code: Some(&codes::IDENTITY_AWAITED), words }
+        }
+        None if settings.identity.is_wanted() => {
+            Missing { code: None, words: "the files of [identity] could not be read".to_owned() }
+        }
+        None => Missing { code: None, words: "[identity] of the settings names none".to_owned() },
     }
 }
 

@@ -17,6 +17,7 @@ use super::authorities::Purpose;
 use super::certificates;
 use super::client_verifier::refusal;
 use super::endpoints;
+use super::identity;
 use super::peer_roots::{PeerMaterial, PeerRoots};
 use super::services::{ServiceSource, ServiceView};
 use super::tls_server::IDENTITY;
@@ -51,14 +52,24 @@ pub(super) fn build(
     match try_build(work, cluster, settings, &accounts) {
         Ok((client, fingerprint)) => (Some(client), fingerprint),
         Err(reason) => {
-            work.problems.report(rule, &codes::CLIENT_CREDENTIAL, "spec.trafficPolicy.tls", reason.as_str());
+            let of_us = of_mesh || settings.credential_name == IDENTITY;
+            let is_missing = of_us && work.index.secret(IDENTITY).is_none();
+            let code = if is_missing { identity::missing(work.index.settings).code } else { None };
+            let code = code.unwrap_or(&codes::CLIENT_CREDENTIAL);
+            work.problems.report(rule, code, "spec.trafficPolicy.tls", reason.as_str());
             unavailable(work, reason)
         }
     }
 }
 
-/// The same where endpoints want mutual TLS and no rule speaks of it; plaintext as long as we have no identity.
+/// The same where endpoints want mutual TLS and no rule speaks of it; plaintext if we are not to have an identity.
 pub(super) fn automatic(work: &mut Work<'_>, cluster: &str, view: &ServiceView<'_>) -> (Option<TlsClient>, u64) {
+    if work.index.secret(IDENTITY).is_none() && work.index.settings.identity.is_wanted() {
+        let missing = identity::missing(work.index.settings);
+        let reason = format!("endpoints of {} take mutual TLS, and {}", view.host, missing.words);
+        report_service(work, view, missing.code.unwrap_or(&codes::CLIENT_CREDENTIAL), reason.clone());
+        return unavailable(work, reason);
+    }
     if work.index.secret(IDENTITY).is_none() {
         let message = format!(
             "endpoints of {} take mutual TLS, and [identity] of the settings names no certificate of ours: they are \
@@ -256,7 +267,7 @@ fn own_secret<'a>(work: &Work<'a>, settings: &ClientTls) -> Result<Credential<'a
 fn missing(work: &Work<'_>, name: &str) -> String {
     match name.strip_prefix("file:") {
         _ if name == IDENTITY => {
-            "our own certificate in the mesh is needed, and [identity] of the settings names none".to_owned()
+            format!("our own certificate in the mesh is needed, and {}", identity::missing(work.index.settings).words)
         }
         Some(path) => format!("the file {path} could not be read"),
         None => format!("Secret {}/{name} does not exist", work.index.settings.gateway.namespace),

@@ -11,6 +11,7 @@ use super::certificate_fault::Fault;
 use super::certificates::{self, Pair};
 use super::client_verifier::{Check, ClientPolicy, ClientVerifier, Pin};
 use super::gateways::BoundServer;
+use super::identity;
 use super::issuance::{self, Asked, Place};
 use super::memory::Vouching;
 use super::peer_roots::PeerMaterial;
@@ -212,7 +213,7 @@ fn gather(work: &mut Work<'_>, settings: &ServerTls, server: &BoundServer<'_>) -
             Ok(found) => gathered.material.push(found),
             Err(Unusable { reason, fault }) => {
                 if !was_told(work, name) {
-                    report_fault(work, server, &codes::GATEWAY_CREDENTIAL, reason.clone(), fault.as_ref());
+                    report_fault(work, server, code_of_missing(work, name), reason.clone(), fault.as_ref());
                 }
                 failures.push(reason);
             }
@@ -269,6 +270,13 @@ fn take(work: &mut Work<'_>, name: &str, server: &BoundServer<'_>, gathered: &mu
     }
 }
 
+/// The code for a credential that cannot be used: an identity that is yet to come is no fault of the Gateway.
+fn code_of_missing(work: &Work<'_>, name: &str) -> &'static codes::Code {
+    let is_missing = plain_name(work, name) == IDENTITY && work.index.secret(IDENTITY).is_none();
+    let code = if is_missing { identity::missing(work.index.settings).code } else { None };
+    code.unwrap_or(&codes::GATEWAY_CREDENTIAL)
+}
+
 /// Why a file is not there was told when it was read.
 fn was_told(work: &Work<'_>, name: &str) -> bool {
     name.starts_with("file:") && work.index.secret(name).is_none()
@@ -321,7 +329,8 @@ fn find_secret<'a>(work: &Work<'a>, name: &str) -> Result<(String, &'a Arc<Objec
     match work.index.secret(plain) {
         Some(secret) => Ok((source, secret)),
         None if plain == IDENTITY => {
-            Err(format!("our own certificate in the mesh is needed, and {source} names none; connections are closed"))
+            let why = identity::missing(work.index.settings).words;
+            Err(format!("our own certificate in the mesh is needed, and {why}; connections are closed"))
         }
         None => Err(format!("{source} does not exist")),
     }
@@ -398,7 +407,7 @@ fn find_authorities(work: &mut Work<'_>, settings: &ServerTls) -> Result<FoundAu
             }
         },
     };
-    let code = (!was_told(work, &name)).then_some(&codes::GATEWAY_CREDENTIAL);
+    let code = (!was_told(work, &name)).then(|| code_of_missing(work, &name));
     let (source, secret) = find_secret(work, &name).map_err(|reason| (code, reason))?;
     let of_files = name == IDENTITY || name.starts_with("file:");
     let list = (of_files && !settings.ca_crl.is_empty()).then_some(&settings.ca_crl);

@@ -202,6 +202,8 @@ codes! {
         "See why its source gives no new one.";
     LONE_CERTIFICATE = "LIM0076" Info "certificates are sent without that of their issuer, which clients have to know"
         "If the issuer is an intermediate authority, append its certificate.";
+    IDENTITY_AWAITED = "LIM0077" Error "our identity in the mesh is needed and not there yet; what needs it fails until it comes"
+        "See LIM0074 for what its source says.";
 
     CERTIFICATE_AWAITED = "LIM0080" Info "a certificate is being issued; until it is there, handshakes of its names fail"
         "Wait; `limani certs` tells how it goes, and why it does not.";

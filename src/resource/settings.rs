@@ -112,6 +112,12 @@ impl IdentitySettings {
     pub(crate) fn is_from_files(&self) -> bool {
         matches!(self.source, None | Some(IdentityKind::Files))
     }
+
+    /// Whether we are to have one at all.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let files = [&self.certificate, &self.key, &self.root, &self.folder];
+        self.source.is_some() || files.into_iter().any(|file| !file.is_empty())
+    }
 }
 
 /// `[tls]`: certificates that stand in no manifest.
@@ -431,11 +437,12 @@ pub(crate) struct ShutdownSettings {
 }
 
 impl Settings {
-    /// The trust domain of the mesh: as the mesh file says, or else `[identity]`.
+    /// The trust domain of the mesh: as `[identity]` says, or else the mesh file.
     pub(crate) fn trust_domain(&self) -> &str {
-        match (self.mesh.trust.domain.as_str(), self.identity.trust_domain.as_deref()) {
-            ("", own) => own.unwrap_or("cluster.local"),
-            (of_mesh, _) => of_mesh,
+        match (self.identity.trust_domain.as_deref(), self.mesh.trust.domain.as_str()) {
+            (Some(own), _) => own,
+            (None, "") => "cluster.local",
+            (None, of_mesh) => of_mesh,
         }
     }
 }
