@@ -6,6 +6,7 @@ mod support;
 mod access_logs;
 mod admin;
 mod bad_input;
+mod challenges;
 mod cli;
 mod client_certificates;
 mod cors_and_faults;
