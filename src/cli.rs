@@ -1,8 +1,10 @@
 //! What did the user type? Words in, exit code out; failures are one clear sentence on stderr.
 
+mod acme;
 mod check;
 mod explain;
 mod files;
+mod issuance;
 mod remote;
 mod sarif;
 
@@ -41,6 +43,8 @@ enum Command {
     Routes(remote::Remote),
     /// The certificates in force.
     Certs(remote::Remote),
+    /// Certificates from CAs: what has to be written into DNS.
+    Acme(acme::AcmeCommand),
     /// Have the running gateway read its configuration again. With --wait, exit code 0: all of it is in force;
     /// 1: some or all of it is not; 2: the gateway cannot be reached.
     Reload(remote::Reload),
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Status(show) => show.run(),
         Command::Routes(remote) => remote.print("routes"),
         Command::Certs(remote) => remote.print("certs"),
+        Command::Acme(acme) => acme.run(),
         Command::Reload(reload) => return reload.run(),
         Command::Drain(remote) => remote.drain(),
         Command::Demo(demo) => demo.run(),

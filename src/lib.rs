@@ -24,7 +24,7 @@
 //! admin     <- base telemetry snapshot explain certs control
 //! demo      <- base
 //! app       <- base telemetry resource snapshot source upstream certs proxy control admin
-//! cli       <- base resource snapshot source analysis compile explain app demo
+//! cli       <- base resource snapshot source analysis compile explain certs app demo
 //! bench     <- snapshot control
 //! fuzz      <- resource snapshot source analysis compile net
 //! conformance <-

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::files::Files;
-use super::{failed, sarif, say};
+use super::{failed, issuance, sarif, say};
 use crate::analysis::View;
 use crate::resource::finding::{Finding, Severity};
 
@@ -38,19 +38,24 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> ExitCode {
         let view = if self.cluster { View::Cluster } else { View::Gateway };
-        let findings = match self.files.load(view) {
-            Ok(loaded) => loaded.findings,
+        let (findings, issuance) = match self.files.load(view) {
+            Ok(loaded) => (loaded.findings, loaded.snapshot.map(|snapshot| snapshot.issuance).unwrap_or_default()),
             Err(error) => return failed(&error, ExitCode::from(2)),
         };
         let (errors, warnings) = (count(&findings, Severity::Error), count(&findings, Severity::Warning));
         match self.format {
             Format::Text => {
                 let lines: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
-                say(&format!("{lines}{}\n", verdict(errors, warnings, count(&findings, Severity::Info))));
+                let certificates = issuance::text(&issuance);
+                say(&format!("{lines}{certificates}{}\n", verdict(errors, warnings, count(&findings, Severity::Info))));
             }
             Format::Json => {
                 let notes = count(&findings, Severity::Info);
-                let report = json!({ "errors": errors, "warnings": warnings, "notes": notes, "findings": findings });
+                let mut report =
+                    json!({ "errors": errors, "warnings": warnings, "notes": notes, "findings": findings });
+                if issuance.orders_any() {
+                    report["certificates"] = issuance::json(&issuance);
+                }
                 say(&format!("{report:#}\n"));
             }
             Format::Sarif => say(&format!("{:#}\n", sarif::report(&findings))),

@@ -53,6 +53,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+pub(crate) use self::issuance::acme_issuer;
 pub(crate) use self::memory::Memory;
 
 use self::index::Index;

@@ -114,6 +114,27 @@ pub(crate) enum ChallengeKind {
     DnsPersist01,
 }
 
+impl ChallengeKind {
+    /// As RFCs write it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            ChallengeKind::Http01 => "http-01",
+            ChallengeKind::TlsAlpn01 => "tls-alpn-01",
+            ChallengeKind::Dns01 => "dns-01",
+            ChallengeKind::DnsPersist01 => "dns-persist-01",
+        }
+    }
+
+    /// Whether it can show that the name is ours: wildcards need DNS, and addresses have none.
+    pub(crate) fn can_prove(self, identifier: &Identifier) -> bool {
+        let by_dns = matches!(self, ChallengeKind::Dns01 | ChallengeKind::DnsPersist01);
+        match identifier {
+            Identifier::Ip(_) => !by_dns,
+            Identifier::Dns(name) => by_dns || !name.starts_with("*."),
+        }
+    }
+}
+
 /// Who writes TXT records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DnsSolver {

@@ -7,7 +7,7 @@ use crate::snapshot::issuance::{
     AcmeIssuer, ChallengeKind, DnsSolver, ExternalAccount, Identifier, Issuer, IssuerKind, KeyKind, TsigKey,
 };
 
-pub(super) fn acme(written: &acme::AcmeIssuer) -> Arc<Issuer> {
+pub(crate) fn acme_issuer(written: &acme::AcmeIssuer) -> Arc<Issuer> {
     let account = written.external_account.as_ref();
     let issuer = AcmeIssuer {
         directory: written.directory.clone(),
@@ -63,11 +63,7 @@ pub(super) fn identifier(written: &CertificateName) -> Identifier {
     }
 }
 
-/// Whether the challenge can show that the name is ours: wildcards need DNS, and addresses have none.
-pub(super) fn can_prove(challenge: Challenge, name: &CertificateName) -> bool {
-    let by_dns = matches!(challenge, Challenge::Dns01 | Challenge::DnsPersist01);
-    match name {
-        CertificateName::Ip(_) => !by_dns,
-        CertificateName::Dns(name) => by_dns || !name.starts_with("*."),
-    }
+/// Whether the challenge can show that the name is ours.
+pub(super) fn can_prove(written: Challenge, name: &CertificateName) -> bool {
+    challenge(written).can_prove(&identifier(name))
 }

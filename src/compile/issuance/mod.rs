@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use self::issuers::acme_issuer;
 use super::gateways::{BoundServer, ServerKind};
 use super::problems::Problems;
 use crate::resource::codes;
@@ -106,7 +107,7 @@ pub(super) fn plain(host: &str) -> &str {
 }
 
 fn own_secret(asked: Asked<'_>, host: &str) -> String {
-    format!("{}{}", asked.prefix(), host.to_ascii_lowercase())
+    format!("{}{}", asked.prefix(), host.to_ascii_lowercase().replace(':', "-"))
 }
 
 /// What the servers need, and what of it cannot be got.
@@ -136,7 +137,7 @@ pub(super) fn plan(settings: &Settings, servers: &[BoundServer<'_>], problems: &
     let local = local_ca(settings).filter(|_| used.contains(LOCAL_ISSUER)).map(|folder| {
         Arc::new(Issuer { name: LOCAL_ISSUER.to_owned(), kind: IssuerKind::Local { folder: folder.to_owned() } })
     });
-    let issuers = acme.issuers.iter().filter(|issuer| is_used(&issuer.name)).map(issuers::acme);
+    let issuers = acme.issuers.iter().filter(|issuer| is_used(&issuer.name)).map(acme_issuer);
     let issuers = issuers.chain(local).collect();
     plan.needs_http = ports::judge(settings, servers, wanted.values(), problems);
     plan.issuance = Issuance {
@@ -348,7 +349,7 @@ fn local_ca(settings: &Settings) -> Option<&Path> {
 }
 
 fn folder_of(host: &str) -> String {
-    host.strip_prefix("*.").map_or_else(|| host.to_owned(), |rest| format!("_wildcard.{rest}"))
+    host.strip_prefix("*.").map_or_else(|| host.replace(':', "-"), |rest| format!("_wildcard.{rest}"))
 }
 
 fn is_covered(name: &CertificateName, by: &CertificateName) -> bool {
