@@ -9,12 +9,16 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 
 use self::sockets::Doors;
 use crate::admin::{self, Addresses, Facts};
 use crate::base::task;
+use crate::certs::engine::{self, Certificates, Engine};
 use crate::certs::challenges::Challenges;
 use crate::certs::identity::{self, Keeper};
+use crate::certs::on_demand::{self, Arrivals};
+use crate::certs::issuers;
 use crate::control::lifecycle::{Lifecycle, Stage};
 use crate::control::pipeline::{Pipeline, Reloader};
 use crate::control::signal::Signals;
@@ -36,6 +40,9 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the start waits for our identity in the mesh, if a source is to give it.
 const IDENTITY_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the start waits for certificates of the local CA.
+const LOCAL_CERTIFICATES_LIMIT: Duration = Duration::from_secs(30);
 
 /// How the gateway is to be started.
 #[derive(Debug)]
@@ -98,6 +105,7 @@ async fn live(
     let store = Arc::new(Store::new(Arc::new(Snapshot::empty())));
     let resolver = Resolver::new(tokio::runtime::Handle::current());
     let challenges = Arc::new(Challenges::default());
+    let (_on_demand, arrivals) = on_demand::door();
     let listeners = Listeners::start(Parts {
         workers: settings.runtime.workers,
         drain: settings.shutdown.drain,
@@ -115,9 +123,12 @@ async fn live(
         Arc::clone(&telemetry),
         Doors::new(Arc::clone(&listeners), resolver),
     );
+    let (mut engine, certificates) =
+        certificate_engine(&pipeline, &reloader, &store, &telemetry, Arc::clone(&challenges), arrivals);
     let facts = Facts {
         store: Arc::clone(&store),
         telemetry: Arc::clone(&telemetry),
+        certificates,
         reloader: reloader.clone(),
         lifecycle: lifecycle.clone(),
         log_level,
@@ -128,8 +139,13 @@ async fn live(
     judge_start(&*pipeline.run(Cause::Start).await, start.needs_all_listeners)?;
     obtain_identity(&mut pipeline, &reloader, &telemetry).await;
     task::spawn("challenges", follow_storage(pipeline.issuance(), challenges));
+    if engine.prepare(LOCAL_CERTIFICATES_LIMIT).await {
+        pipeline.run(Cause::Certificate).await;
+    }
     task::spawn("watch", watch::follow(pipeline.watch_plan(), reloader.clone()));
     let pipeline = task::spawn("pipeline", pipeline.serve());
+    let (stop_certificates, stopped) = oneshot::channel();
+    let engine = task::spawn("certificates", engine.run(stopped));
     lifecycle.advance(Stage::Live);
     greet(start, &reloader.status(), addresses);
 
@@ -137,12 +153,38 @@ async fn live(
     listeners.leave();
     lifecycle.reached(Stage::Stopping).await;
     pipeline.abort();
+    drop(stop_certificates);
     let shutdown = &reloader.status().settings.shutdown;
     tokio::select! {
         () = listeners.shutdown(shutdown.grace, shutdown.drain) => tracing::info!("stopped"),
         () = lifecycle.reached(Stage::Stopped) => tracing::warn!("stopped at once"),
     }
+    // What was issued is written; it takes a moment at most.
+    let _ = engine.await;
     Ok(())
+}
+
+/// Who keeps certificates in date, and asks for a reload when one is new.
+fn certificate_engine(
+    pipeline: &Pipeline<Doors>,
+    reloader: &Reloader,
+    store: &Arc<Store>,
+    telemetry: &Arc<Telemetry>,
+    challenges: Arc<Challenges>,
+    arrivals: Arrivals,
+) -> (Engine, Certificates) {
+    let reloader = reloader.clone();
+    Engine::new(engine::Parts {
+        issuance: pipeline.issuance(),
+        snapshots: Arc::clone(store),
+        telemetry: Arc::clone(telemetry),
+        issuers: Box::new(move |issuer, store| issuers::make(issuer, store, &challenges)),
+        reload: Arc::new(move || {
+            let reloader = reloader.clone();
+            Box::pin(async move { drop(reloader.reload(Cause::Certificate).await) })
+        }),
+        arrivals,
+    })
 }
 
 /// Sets the source of our identity going, and gives it a while to answer: what needs an identity should not fail at

@@ -1,6 +1,7 @@
 //! What did the user type? Words in, exit code out; failures are one clear sentence on stderr.
 
 mod acme;
+mod certs;
 mod check;
 mod explain;
 mod files;
@@ -41,8 +42,8 @@ enum Command {
     Status(remote::Show),
     /// The hosts and rules in force, in the order in which they are tried.
     Routes(remote::Remote),
-    /// The certificates in force.
-    Certs(remote::Remote),
+    /// The certificates in force, and those that are kept in date: until when, and when the next is got.
+    Certs(certs::Certs),
     /// Certificates from CAs: what has to be written into DNS.
     Acme(acme::AcmeCommand),
     /// Have the running gateway read its configuration again. With --wait, exit code 0: all of it is in force;
@@ -106,7 +107,7 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Status(show) => show.run(),
         Command::Routes(remote) => remote.print("routes"),
-        Command::Certs(remote) => remote.print("certs"),
+        Command::Certs(certs) => certs.run(),
         Command::Acme(acme) => acme.run(),
         Command::Reload(reload) => return reload.run(),
         Command::Drain(remote) => remote.drain(),

@@ -9,7 +9,7 @@ use crate::control::status::Status;
 const LINKS: &[(&str, &str)] = &[
     ("/status", "what is in force, and the findings of the last reload"),
     ("/routes", "hosts and rules, in the order in which they are tried"),
-    ("/certs", "certificates and until when they are valid"),
+    ("/certs", "certificates: what is served, until when, and when the next is got"),
     ("/config_dump", "the whole snapshot"),
     ("/stats/prometheus", "metrics"),
     ("/logging", "the log level; POST /logging?level=debug sets it"),

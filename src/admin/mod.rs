@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::base::task;
+use crate::certs::engine::Certificates;
 use crate::control::lifecycle::Lifecycle;
 use crate::control::pipeline::Reloader;
 use crate::snapshot::store::Store;
@@ -25,6 +26,7 @@ use crate::telemetry::log::LogLevel;
 pub(crate) struct Facts {
     pub store: Arc<Store>,
     pub telemetry: Arc<Telemetry>,
+    pub certificates: Certificates,
     pub reloader: Reloader,
     pub lifecycle: Lifecycle,
     pub log_level: LogLevel,

@@ -70,7 +70,7 @@ pub(super) async fn admin(facts: Arc<Facts>, head: Parts, body: Bytes) -> Answer
         Page::Status => status(&facts),
         Page::ConfigDump => shown(&facts, dump::dump).await,
         Page::Routes => shown(&facts, dump::routes).await,
-        Page::Certificates => shown(&facts, dump::certificates).await,
+        Page::Certificates => certificates(&facts).await,
         Page::Metrics => Answer::metrics(facts.telemetry.metrics.render()),
         Page::Ready => readiness(&facts),
         Page::ShowLogging => Answer::text(StatusCode::OK, facts.log_level.shown()),
@@ -121,6 +121,19 @@ fn status(facts: &Facts) -> Answer {
         }
         Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot be shown: {error}")),
     }
+}
+
+/// The certificates that listeners show, and those that are kept in date.
+async fn certificates(facts: &Facts) -> Answer {
+    let (snapshot, kept) = (facts.store.load(), facts.certificates.status());
+    let shown = tokio::task::spawn_blocking(move || {
+        let mut page = json!({ "served": dump::certificates(&snapshot), "kept": kept.certificates() });
+        if let (Value::Object(fields), Some(problem)) = (&mut page, &kept.problem) {
+            fields.insert("problem".into(), json!(problem));
+        }
+        Answer::json(StatusCode::OK, &page)
+    });
+    shown.await.unwrap_or_else(|error| Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot be shown: {error}")))
 }
 
 /// A view of the snapshot in force; made off this thread, because it may be big.

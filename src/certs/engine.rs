@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::entry::{Entry, Step, Work};
 use super::issue::{Issue, IssueError};
 use super::memory::Memory;
-use super::on_demand::{Asker, Demand, Demands, Known, OnDemandDoor, Refusal, folder_of, name_of};
+use super::on_demand::{Arrivals, Asker, Demand, Demands, Refusal, folder_of, name_of};
 use super::order::{self, Candidate, Ended, Limiters, aside};
 use super::self_check;
 use super::status::{CertificateState, Served, Statuses};
@@ -65,12 +65,13 @@ pub(crate) struct Parts {
     pub telemetry: Arc<Telemetry>,
     pub issuers: MakeIssuer,
     pub reload: Reload,
+    /// Of the door that handshakes ask.
+    pub arrivals: Arrivals,
 }
 
-/// What others ask of the engine; cheap to clone.
+/// How the certificates are, for all who look; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Certificates {
-    pub on_demand: OnDemandDoor,
     status: watch::Receiver<Arc<Statuses>>,
 }
 
@@ -90,10 +91,7 @@ pub(crate) struct Engine {
     made: HashMap<String, Candidate>,
     entries: BTreeMap<String, Entry>,
     limiters: Arc<Limiters>,
-    known: Arc<Known>,
     demands: Demands,
-    /// Where demands of handshakes arrive.
-    asked: mpsc::Receiver<Demand>,
     asker: Option<Asker>,
     teller: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
@@ -119,12 +117,11 @@ enum Event {
 }
 
 impl Engine {
-    /// An engine, and what others ask of it.
+    /// An engine, and how its certificates are.
     pub(crate) fn new(parts: Parts) -> (Engine, Certificates) {
-        let (on_demand, known, asked) = OnDemandDoor::new();
         let (teller, events) = mpsc::channel(EVENTS);
         let status = watch::Sender::default();
-        let certificates = Certificates { on_demand, status: status.subscribe() };
+        let certificates = Certificates { status: status.subscribe() };
         let engine = Engine {
             parts,
             issuance: Arc::default(),
@@ -132,9 +129,7 @@ impl Engine {
             made: HashMap::new(),
             entries: BTreeMap::new(),
             limiters: Arc::default(),
-            known,
             demands: Demands::default(),
-            asked,
             asker: None,
             teller,
             events,
@@ -194,7 +189,7 @@ impl Engine {
                         self.heed(event);
                     }
                 }
-                Some(demand) = self.asked.recv() => self.demanded(demand, now),
+                Some(demand) = self.parts.arrivals.demands.recv() => self.demanded(demand, now),
                 () = sleep(Duration::from_secs(pause).min(LOOK_AGAIN)) => {}
             }
         }
@@ -223,7 +218,7 @@ impl Engine {
         let issuance = Arc::clone(&self.parts.issuance.borrow_and_update());
         if issuance.storage != self.issuance.storage || self.store.is_none() {
             self.entries.clear();
-            self.known.retain(|_| false);
+            self.parts.arrivals.known.retain(|_| false);
             self.store = self.open(&issuance).await;
         }
         self.issuance = issuance;
@@ -270,7 +265,7 @@ impl Engine {
         let Some(store) = self.store.clone() else { return };
         let wanted = self.wanted(&store).await;
         self.entries.retain(|folder, _| wanted.contains_key(folder));
-        self.known.retain(|name| wanted.contains_key(&folder_of(name)));
+        self.parts.arrivals.known.retain(|name| wanted.contains_key(&folder_of(name)));
         let is_read = |folder: &String| match self.entries.get(folder) {
             None => true,
             Some(entry) => again && entry.work.is_none(),
@@ -372,7 +367,7 @@ impl Engine {
     async fn note_askers(&mut self) {
         let Some(store) = self.store.clone() else { return };
         for (folder, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.work.is_none()) {
-            let Some(asked) = name_of(folder).map(|name| self.known.last_asked(name)) else { continue };
+            let Some(asked) = name_of(folder).map(|name| self.parts.arrivals.known.last_asked(name)) else { continue };
             if asked.saturating_sub(entry.reading.memory.last_asked) > CLEAN_AGAIN {
                 entry.reading.memory.last_asked = asked;
                 let (folder, memory) = (folder.clone(), entry.reading.memory.clone());
@@ -460,7 +455,7 @@ impl Engine {
             _ if self.issuance.on_demand.is_none() || self.store.is_none() => Some(Refusal::Off),
             Some(entry) => match (&entry.reading.key, &entry.reading.stored) {
                 (Some(key), Some(stored)) if stored.certificate.not_after > now => {
-                    self.known.put(&name, Arc::clone(key), stored.certificate.not_after, now);
+                    self.parts.arrivals.known.put(&name, Arc::clone(key), stored.certificate.not_after, now);
                     return self.demands.serve(demand, Ok(Arc::clone(key)));
                 }
                 _ if entry.reading.memory.next_try > now => Some(Refusal::Failed),
@@ -542,7 +537,7 @@ impl Engine {
             let (key, stored) = (entry.reading.key.clone(), entry.reading.stored.as_ref());
             let answer = key.zip(stored).filter(|(_, stored)| stored.certificate.not_after > now);
             if let Some((key, stored)) = &answer {
-                self.known.put(name, Arc::clone(key), stored.certificate.not_after, entry.last_asked());
+                self.parts.arrivals.known.put(name, Arc::clone(key), stored.certificate.not_after, entry.last_asked());
             }
             self.parts.telemetry.metrics.on_demand(if ended == Ended::Failed { "failed" } else { "served" });
             self.demands.answer(name, &answer.map(|(key, _)| key).ok_or(Refusal::Failed));
@@ -663,10 +658,11 @@ mod tests {
     use async_trait::async_trait;
 
     use super::super::issue::{FailureKind, Issued, Order, RenewalWindow};
+    use super::super::on_demand::{self, OnDemandDoor};
     use super::super::stored::tests::make;
     use super::*;
     use crate::snapshot::Snapshot;
-    use crate::snapshot::issuance::{AcmeIssuer, IssuerKind};
+    use crate::snapshot::issuance::{AcmeIssuer, IssuerKind, OnDemand};
     use crate::telemetry::requests::SourceLabels;
 
     const DAY: i64 = 86_400;
@@ -715,6 +711,7 @@ mod tests {
         engine: Engine,
         certificates: Certificates,
         reloads: Arc<AtomicUsize>,
+        door: OnDemandDoor,
     }
 
     fn wanted(folder: &str, names: &[&str]) -> Arc<Wanted> {
@@ -754,6 +751,7 @@ mod tests {
             doubles.iter().map(|(name, double)| (*name, Arc::clone(double))).collect();
         let reloads = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&reloads);
+        let (door, arrivals) = on_demand::door();
         let (engine, certificates) = Engine::new(Parts {
             issuance: receiver,
             snapshots: Arc::new(Snapshots::new(Arc::new(Snapshot::empty()))),
@@ -766,8 +764,9 @@ mod tests {
                 counted.fetch_add(1, Ordering::SeqCst);
                 Box::pin(async {})
             }),
+            arrivals,
         });
-        House { issuance: sender, engine, certificates, reloads }
+        House { issuance: sender, engine, certificates, reloads, door }
     }
 
     /// Lets the engine run until its status is as expected.
@@ -925,8 +924,73 @@ mod tests {
         .await;
         let status = &statuses.certificates["hosts/a.com"];
         assert!((now + 10 * DAY..=now + 12 * DAY).contains(&status.next_renewal));
-        let shown = serde_json::to_value(&*statuses).unwrap();
-        assert_eq!(shown["certificates"][0]["why"]["reason"], "window");
-        assert_eq!(shown["certificates"][0]["why"]["explanation"], "https://ca/why");
+        let shown = serde_json::to_value(statuses.certificates()).unwrap();
+        assert_eq!(shown[0]["why"]["reason"], "window");
+        assert_eq!(shown[0]["why"]["explanation"], "https://ca/why");
+    }
+
+    /// An `ask` URL that allows what ends in `good.com`, and counts its questions.
+    async fn ask_server() -> (String, Arc<AtomicUsize>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/ask?from=test", listener.local_addr().unwrap());
+        let questions = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&questions);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let mut head = vec![0; 2048];
+                let length = stream.read(&mut head).await.unwrap();
+                let good = String::from_utf8_lossy(&head[..length]).contains("/ask?from=test&domain=") 
+                    && String::from_utf8_lossy(&head[..length]).contains("good.com HTTP");
+                let status = if good { "200 OK" } else { "404 Not Found" };
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (url, questions)
+    }
+
+    #[tokio::test]
+    async fn names_on_demand_are_asked_for_ordered_once_and_found_after_a_restart() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let storage = tempfile::tempdir().unwrap();
+        let first = Arc::new(Double::default());
+        let doubles = [("first", &first), ("second", &first)];
+        let (ask, questions) = ask_server().await;
+        let mut configured = issuance(storage.path(), Vec::new());
+        configured.on_demand = Some(Arc::new(OnDemand { ask, issuers: vec!["first".into()] }));
+        let one = house(configured.clone(), &doubles);
+        let (stop, stopped) = oneshot::channel();
+        let run = tokio::spawn(one.engine.run(stopped));
+        let (a, b, c) = tokio::join!(
+            one.door.certificate("www.good.com"),
+            one.door.certificate("WWW.good.com"),
+            one.door.certificate("www.bad.com")
+        );
+        let (a, b) = (a.unwrap(), b.unwrap());
+        assert_eq!(a.cert, b.cert);
+        assert_eq!(c.unwrap_err(), Refusal::NotAllowed);
+        assert_eq!(one.door.certificate("www.bad.com").await.unwrap_err(), Refusal::NotAllowed);
+        assert_eq!((first.orders(), questions.load(Ordering::SeqCst)), (1, 2));
+        assert!(!storage.path().join("on-demand/www.bad.com").exists(), "strangers fill no disk");
+        drop(stop);
+        run.await.unwrap();
+
+        let two = house(configured, &doubles);
+        let (_stop, stopped) = oneshot::channel();
+        tokio::spawn(two.engine.run(stopped));
+        assert_eq!(two.door.certificate("www.good.com").await.unwrap().cert, a.cert);
+        assert_eq!((first.orders(), questions.load(Ordering::SeqCst)), (1, 2), "it is known");
+        assert_eq!(two.reloads.load(Ordering::SeqCst), 0, "it never becomes part of the configuration");
+        first.failures.lock().unwrap().push(IssueError {
+            kind: FailureKind::Unproven,
+            message: "no".into(),
+            retry_after: None,
+        });
+        for _ in 0..2 {
+            assert_eq!(two.door.certificate("new.good.com").await.unwrap_err(), Refusal::Failed, "it backs off");
+        }
+        assert_eq!(first.orders(), 2);
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod engine;
 mod entry;
 pub(crate) mod identity;
 pub(crate) mod issue;
+pub(crate) mod issuers;
 mod ladder;
 mod lock;
 mod memory;

@@ -67,6 +67,19 @@ pub(crate) struct OnDemandDoor {
     demands: mpsc::Sender<Demand>,
 }
 
+/// Where the demands of a door arrive.
+pub(crate) struct Arrivals {
+    pub(super) known: Arc<Known>,
+    pub(super) demands: mpsc::Receiver<Demand>,
+}
+
+/// A door for handshakes, and where its demands arrive.
+pub(crate) fn door() -> (OnDemandDoor, Arrivals) {
+    let (sender, demands) = mpsc::channel(MOST_NAMES);
+    let known = Arc::new(Known::default());
+    (OnDemandDoor { known: Arc::clone(&known), demands: sender }, Arrivals { known, demands })
+}
+
 /// A name that is waited for.
 pub(super) struct Demand {
     pub name: String,
@@ -87,13 +100,6 @@ struct Entry {
 }
 
 impl OnDemandDoor {
-    /// A door, and where its demands arrive.
-    pub(super) fn new() -> (OnDemandDoor, Arc<Known>, mpsc::Receiver<Demand>) {
-        let (sender, demands) = mpsc::channel(MOST_NAMES);
-        let known = Arc::new(Known::default());
-        (OnDemandDoor { known: Arc::clone(&known), demands: sender }, known, demands)
-    }
-
     /// The certificate for a name, at once if it is known, else as soon as it is issued. One that has expired is better
     /// than none.
     pub(crate) async fn certificate(&self, name: &str) -> Result<Arc<CertifiedKey>, Refusal> {
@@ -287,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_host_names_are_ever_looked_at() {
-        let (door, _known, mut demands) = OnDemandDoor::new();
+        let (door, Arrivals { mut demands, .. }) = super::door();
         for name in ["", "localhost", "a..com", "1.2.3.4", "::1", "*.a.com", "../a.com", "a_b.com", "ä.com"] {
             assert_eq!(door.certificate(name).await.unwrap_err(), Refusal::NotAName, "{name}");
         }

@@ -9,14 +9,20 @@ use serde::{Serialize, Serializer};
 use super::memory::LastError;
 use super::renewal::Reason;
 
-/// All certificates that are kept, by their folder.
-#[derive(Clone, Debug, Default, Serialize)]
+/// All certificates that are kept.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Statuses {
-    #[serde(serialize_with = "listed")]
+    /// By their folder.
     pub certificates: BTreeMap<String, Arc<CertificateStatus>>,
     /// Why the storage cannot be used.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+impl Statuses {
+    /// All certificates, in the order of their folders.
+    pub(crate) fn certificates(&self) -> Vec<&CertificateStatus> {
+        self.certificates.values().map(|status| &**status).collect()
+    }
 }
 
 /// One certificate.
@@ -118,13 +124,6 @@ pub(crate) enum Served {
     Nowhere,
     /// Another certificate, or none: where, and what.
     Old(String),
-}
-
-fn listed<S: Serializer>(
-    statuses: &BTreeMap<String, Arc<CertificateStatus>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(statuses.values().map(|status| &**status))
 }
 
 fn is_zero(number: &u32) -> bool {

@@ -75,7 +75,7 @@ impl Remote {
         text(request.send().with_context(|| unreachable(&url))?)
     }
 
-    fn get(&self, page: &str) -> anyhow::Result<String> {
+    pub(super) fn get(&self, page: &str) -> anyhow::Result<String> {
         let (client, url) = (client()?, self.url(page)?);
         text(client.get(&url).send().with_context(|| unreachable(&url))?)
     }
@@ -203,7 +203,7 @@ fn told_finding(finding: &Value) -> String {
 }
 
 /// A field as text; empty if it is missing.
-fn word(value: &Value, field: &str) -> String {
+pub(super) fn word(value: &Value, field: &str) -> String {
     match &value[field] {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
