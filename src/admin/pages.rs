@@ -133,7 +133,9 @@ async fn certificates(facts: &Facts) -> Answer {
         }
         Answer::json(StatusCode::OK, &page)
     });
-    shown.await.unwrap_or_else(|error| Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot be shown: {error}")))
+    shown
+        .await
+        .unwrap_or_else(|error| Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot be shown: {error}")))
 }
 
 /// A view of the snapshot in force; made off this thread, because it may be big.

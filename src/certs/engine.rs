@@ -941,7 +941,7 @@ mod tests {
                 counted.fetch_add(1, Ordering::SeqCst);
                 let mut head = vec![0; 2048];
                 let length = stream.read(&mut head).await.unwrap();
-                let good = String::from_utf8_lossy(&head[..length]).contains("/ask?from=test&domain=") 
+                let good = String::from_utf8_lossy(&head[..length]).contains("/ask?from=test&domain=")
                     && String::from_utf8_lossy(&head[..length]).contains("good.com HTTP");
                 let status = if good { "200 OK" } else { "404 Not Found" };
                 let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");

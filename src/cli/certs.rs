@@ -40,7 +40,8 @@ fn told(page: &Value) -> String {
         text.push('\n');
         text += &table(&["KEPT", "ISSUER", "STATE", "ENDS", "NEXT RENEWAL", "WHY"], rows);
     }
-    let remarks = kept.iter().flat_map(|status| remarks(status).into_iter().map(|remark| (word(status, "folder"), remark)));
+    let remarks =
+        kept.iter().flat_map(|status| remarks(status).into_iter().map(|remark| (word(status, "folder"), remark)));
     for (folder, remark) in remarks {
         text += &format!("\n{folder}: {remark}");
     }
