@@ -146,7 +146,9 @@ fn try_build(
     let (config, fingerprint) = configured(work, settings, names, credentials)?;
     let (unnamed, _) = configured(work, settings, unnamed, credentials)?;
     let with_sni = work.memory.fingerprint(&(fingerprint, &sni));
-    Ok((TlsClient::Ready { config, sni, unnamed }, with_sni as u64))
+    let own = credentials.1.map(|secret| work.memory.certified_key(secret)).transpose()?;
+    let own = own.and_then(|key| Certificate::read(key.cert.first()?)).map(Arc::new);
+    Ok((TlsClient::Ready { config, sni, unnamed, own }, with_sni as u64))
 }
 
 /// The configuration for one way to verify names, kept from the last generation if nothing of it changed.

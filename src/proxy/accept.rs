@@ -21,7 +21,7 @@ use crate::net::hello::{Hello, NoHello, Opening, is_tls};
 use crate::net::link::Link;
 use crate::net::proxy_protocol::{self, Addresses, Header};
 use crate::snapshot::listener::{ConnectionFacts, FilterChain, Listener, Service};
-use crate::snapshot::tls::{Readiness, TlsServer};
+use crate::snapshot::tls::{Readiness, TlsServer, version_name};
 
 /// A socket that a listener accepted.
 pub(super) struct Accepted {
@@ -219,7 +219,7 @@ async fn introduce(
     let Some(hello) = hello else { return Err(Refusal::Plaintext) };
     let secured = counted(secure(opening, hello, tls).await, worker)?;
     let (secured, facts) = secured;
-    worker.telemetry.metrics.tls_handshake(tls::version_name(facts.version), "success");
+    worker.telemetry.metrics.tls_handshake(version_name(facts.version), "success");
     let connection = Connection { tls: Some(facts), ..connection };
     Ok(match (&chain.service, tls::settled_protocol(&secured)) {
         (Service::Tcp(proxy), _) => {

@@ -7,12 +7,11 @@ use http::HeaderValue;
 use rustls::{CipherSuite, ProtocolVersion};
 
 use crate::net::proxy_protocol::Addresses;
-use crate::proxy::tls::cipher_name;
 use crate::snapshot::Snapshot;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{ConnectionFacts, FilterChain};
-use crate::snapshot::tls::{ClientRules, TlsServer};
-use crate::telemetry::record::{CertificateRecord, TlsRecord};
+use crate::snapshot::tls::{ClientRules, TlsServer, cipher_name, version_name};
+use crate::telemetry::record::TlsRecord;
 
 /// The facts of one client connection. They outlive snapshots; what configuration decides is looked up by them.
 #[derive(Debug)]
@@ -73,40 +72,14 @@ impl TlsFacts {
         }
     }
 
-    /// Envoy's word for the version; empty for one that is not offered.
-    pub(crate) fn version_name(&self) -> &'static str {
-        match self.version {
-            ProtocolVersion::TLSv1_2 => "TLSv1.2",
-            ProtocolVersion::TLSv1_3 => "TLSv1.3",
-            _ => "",
-        }
-    }
-
     /// What an access log may tell of it.
     pub(crate) fn record(&self) -> TlsRecord<'_> {
         TlsRecord {
-            version: self.version_name(),
+            version: version_name(self.version),
             cipher: self.cipher.and_then(cipher_name).unwrap_or_default(),
-            peer: self.client.as_deref().map(|client| certificate_record(&client.certificate)),
-            local: self.served.as_deref().map(certificate_record),
+            peer: self.client.as_deref().map(|client| client.certificate.record()),
+            local: self.served.as_deref().map(Certificate::record),
         }
-    }
-}
-
-fn certificate_record(certificate: &Certificate) -> CertificateRecord<'_> {
-    CertificateRecord {
-        subject: &certificate.subject,
-        issuer: &certificate.issuer,
-        uris: &certificate.uris,
-        dns: &certificate.dns,
-        emails: &certificate.emails,
-        addresses: &certificate.addresses,
-        serial: &certificate.serial,
-        sha256: &certificate.sha256,
-        sha1: &certificate.sha1,
-        not_before: certificate.not_before,
-        not_after: certificate.not_after,
-        escaped_pem: &certificate.escaped_pem,
     }
 }
 

@@ -21,7 +21,7 @@ use crate::net::hello::{Hello, Opening, Preface, preface};
 use crate::net::prefixed::Prefixed;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::offer::Offer;
-use crate::snapshot::tls::ServerTerms;
+use crate::snapshot::tls::{ServerTerms, cipher_name};
 
 /// A client's connection after the handshake.
 pub(super) type Secured = TlsStream<Prefixed>;
@@ -193,31 +193,6 @@ pub(super) async fn spoken_protocol(stream: &mut Secured) -> io::Result<ClientPr
         bytes if bytes.len() >= 3 && preface(bytes) != Preface::No => Ok(ClientProtocol::Http2),
         _ => Ok(ClientProtocol::Http1),
     }
-}
-
-/// A version as metrics name it.
-pub(super) fn version_name(version: ProtocolVersion) -> &'static str {
-    match version {
-        ProtocolVersion::TLSv1_2 => "TLSv1.2",
-        ProtocolVersion::TLSv1_3 => "TLSv1.3",
-        _ => "",
-    }
-}
-
-/// A cipher suite by its OpenSSL name, as Envoy shows it.
-pub(super) fn cipher_name(suite: CipherSuite) -> Option<&'static str> {
-    Some(match suite {
-        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
-        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
-        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
-        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
-        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

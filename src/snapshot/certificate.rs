@@ -10,6 +10,8 @@ use x509_parser::asn1_rs::Tag;
 use x509_parser::oid_registry as oid;
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, GeneralName, X509Certificate, X509Name};
 
+use crate::telemetry::record::CertificateRecord;
+
 /// A certificate of either side, as words. Never a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Certificate {
@@ -70,6 +72,24 @@ impl Certificate {
                 GeneralName::IPAddress(bytes) => self.addresses.extend(address(bytes)),
                 _ => {}
             }
+        }
+    }
+
+    /// What an access log may tell of it.
+    pub(crate) fn record(&self) -> CertificateRecord<'_> {
+        CertificateRecord {
+            subject: &self.subject,
+            issuer: &self.issuer,
+            uris: &self.uris,
+            dns: &self.dns,
+            emails: &self.emails,
+            addresses: &self.addresses,
+            serial: &self.serial,
+            sha256: &self.sha256,
+            sha1: &self.sha1,
+            not_before: self.not_before,
+            not_after: self.not_after,
+            escaped_pem: &self.escaped_pem,
         }
     }
 

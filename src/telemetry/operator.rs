@@ -41,8 +41,9 @@ pub(super) enum Operator {
         to: Point,
         unit: Unit,
     },
-    /// `%DOWNSTREAM_PEER_CERT_V_START(format)%`, or the end.
+    /// `%DOWNSTREAM_PEER_CERT_V_START(format)%` or of the endpoint, or the end.
     Validity {
+        whose: Whose,
         end: bool,
         format: TimeFormat,
     },
@@ -121,8 +122,13 @@ pub(super) enum GrpcForm {
 /// Whose certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
+    /// The client's.
     Peer,
+    /// Our own, as the client saw it.
     Local,
+    Endpoint,
+    /// Our own, as the endpoint saw it.
+    Ours,
 }
 
 /// What is shown of a certificate.
@@ -179,6 +185,8 @@ pub(super) enum Fact {
     ConnectionId,
     TlsVersion,
     TlsCipher,
+    UpstreamTlsVersion,
+    UpstreamTlsCipher,
     Certificate(Whose, Part),
     ServerName,
     RouteName,
@@ -250,7 +258,7 @@ impl Operator {
                 None => Value::Absent,
             },
             Operator::StartTime(format) => format.value(record.start),
-            Operator::Validity { end, format } => match Whose::Peer.of(record) {
+            Operator::Validity { whose, end, format } => match whose.of(record) {
                 None => Value::Absent,
                 Some(certificate) => {
                     let second = if *end { certificate.not_after } else { certificate.not_before };
@@ -290,8 +298,8 @@ impl Operator {
 
 impl Fact {
     fn value<'a>(self, record: &Record<'a>) -> Value<'a> {
-        let tls = |read: fn(&TlsRecord<'a>) -> &'a str| {
-            record.tls.as_ref().map_or(Value::Absent, |tls| Value::text(read(tls).as_bytes()))
+        let tls = |of: &Option<TlsRecord<'a>>, read: fn(&TlsRecord<'a>) -> &'a str| {
+            of.as_ref().map_or(Value::Absent, |tls| Value::text(read(tls).as_bytes()))
         };
         match self {
             Fact::Protocol => Value::text(record.protocol.as_bytes()),
@@ -321,8 +329,10 @@ impl Fact {
             Fact::DownstreamDirectRemote(shown) => address(record.downstream_direct_remote_address, shown),
             Fact::DownstreamLocal(shown) => address(record.downstream_local_address, shown),
             Fact::ConnectionId => Value::number(Some(record.connection_id).filter(|id| *id > 0)),
-            Fact::TlsVersion => tls(|tls| tls.version),
-            Fact::TlsCipher => tls(|tls| tls.cipher),
+            Fact::TlsVersion => tls(&record.tls, |tls| tls.version),
+            Fact::TlsCipher => tls(&record.tls, |tls| tls.cipher),
+            Fact::UpstreamTlsVersion => tls(&record.upstream_tls, |tls| tls.version),
+            Fact::UpstreamTlsCipher => tls(&record.upstream_tls, |tls| tls.cipher),
             Fact::Certificate(whose, part) => whose.of(record).map_or(Value::Absent, |one| part.value(&one)),
             Fact::ServerName => Value::text(record.requested_server_name.as_bytes()),
             Fact::RouteName => Value::text(record.route_name.as_bytes()),
@@ -351,6 +361,8 @@ impl Whose {
         match self {
             Whose::Peer => record.tls?.peer,
             Whose::Local => record.tls?.local,
+            Whose::Endpoint => record.upstream_tls?.peer,
+            Whose::Ours => record.upstream_tls?.local,
         }
     }
 }
@@ -528,8 +540,10 @@ impl<'a> Command<'a> {
                 Operator::QueryParameter { name, at_most: self.at_most }
             }
             "START_TIME" | "EMIT_TIME" => Operator::StartTime(self.time()?),
-            "DOWNSTREAM_PEER_CERT_V_START" => Operator::Validity { end: false, format: self.time()? },
-            "DOWNSTREAM_PEER_CERT_V_END" => Operator::Validity { end: true, format: self.time()? },
+            "DOWNSTREAM_PEER_CERT_V_START" => self.validity(Whose::Peer, false)?,
+            "DOWNSTREAM_PEER_CERT_V_END" => self.validity(Whose::Peer, true)?,
+            "UPSTREAM_PEER_CERT_V_START" => self.validity(Whose::Endpoint, false)?,
+            "UPSTREAM_PEER_CERT_V_END" => self.validity(Whose::Endpoint, true)?,
             "REQUEST_DURATION" => self.span(Point::Start, Point::RequestEnd)?,
             "REQUEST_TX_DURATION" => self.span(Point::Start, Point::RequestEnd)?,
             "RESPONSE_DURATION" => self.span(Point::Start, Point::ResponseBegin)?,
@@ -605,6 +619,10 @@ impl<'a> Command<'a> {
             other => return Err(format!("`{other}` is no path; write PATH, ORIG or ORIG_OR_PATH")),
         };
         Ok(Operator::Path { query, which, at_most: self.at_most })
+    }
+
+    fn validity(&self, whose: Whose, end: bool) -> Result<Operator, String> {
+        Ok(Operator::Validity { whose, end, format: self.time()? })
     }
 
     fn time(&self) -> Result<TimeFormat, String> {
@@ -737,6 +755,8 @@ fn fact(name: &str) -> Option<Fact> {
         "CONNECTION_ID" => Fact::ConnectionId,
         "DOWNSTREAM_TLS_VERSION" => Fact::TlsVersion,
         "DOWNSTREAM_TLS_CIPHER" => Fact::TlsCipher,
+        "UPSTREAM_TLS_VERSION" => Fact::UpstreamTlsVersion,
+        "UPSTREAM_TLS_CIPHER" => Fact::UpstreamTlsCipher,
         "REQUESTED_SERVER_NAME" => Fact::ServerName,
         "ROUTE_NAME" => Fact::RouteName,
         "ACCESS_LOG_TYPE" => Fact::LogType,
@@ -744,25 +764,27 @@ fn fact(name: &str) -> Option<Fact> {
     })
 }
 
-/// `DOWNSTREAM_PEER_SUBJECT` and the like.
+/// `DOWNSTREAM_PEER_SUBJECT`, `UPSTREAM_LOCAL_URI_SAN` and the like.
 fn certificate(name: &str) -> Option<Fact> {
-    let whose = name.strip_prefix("DOWNSTREAM_")?;
-    let (whose, part) = match (whose.strip_prefix("PEER_"), whose.strip_prefix("LOCAL_")) {
-        (Some(part), _) => (Whose::Peer, part),
-        (None, Some(part)) => (Whose::Local, part),
-        (None, None) => return None,
-    };
+    const SIDES: [(&str, Whose); 4] = [
+        ("DOWNSTREAM_PEER_", Whose::Peer),
+        ("DOWNSTREAM_LOCAL_", Whose::Local),
+        ("UPSTREAM_PEER_", Whose::Endpoint),
+        ("UPSTREAM_LOCAL_", Whose::Ours),
+    ];
+    let (part, whose) = SIDES.into_iter().find_map(|(prefix, whose)| Some((name.strip_prefix(prefix)?, whose)))?;
+    let of_other_side = matches!(whose, Whose::Peer | Whose::Endpoint);
     let part = match part {
         "SUBJECT" => Part::Subject,
         "URI_SAN" => Part::Uris,
         "DNS_SAN" => Part::Dns,
-        "EMAIL_SAN" => Part::Emails,
         "IP_SAN" => Part::Addresses,
-        "ISSUER" if whose == Whose::Peer => Part::Issuer,
+        "EMAIL_SAN" if matches!(whose, Whose::Peer | Whose::Local) => Part::Emails,
+        "ISSUER" if of_other_side => Part::Issuer,
+        "CERT" if of_other_side => Part::Pem,
         "SERIAL" if whose == Whose::Peer => Part::Serial,
         "FINGERPRINT_256" if whose == Whose::Peer => Part::Fingerprint256,
         "FINGERPRINT_1" if whose == Whose::Peer => Part::Fingerprint1,
-        "CERT" if whose == Whose::Peer => Part::Pem,
         _ => return None,
     };
     Some(Fact::Certificate(whose, part))
@@ -806,21 +828,7 @@ const UNKNOWN_HERE: &[&str] = &[
     "UPSTREAM_HOST_NAMES_ATTEMPTED",
     "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
     "UPSTREAM_LOCAL_CLOSE_REASON",
-    "UPSTREAM_LOCAL_DNS_SAN",
-    "UPSTREAM_LOCAL_IP_SAN",
-    "UPSTREAM_LOCAL_SUBJECT",
-    "UPSTREAM_LOCAL_URI_SAN",
     "UPSTREAM_METADATA",
-    "UPSTREAM_PEER_CERT",
-    "UPSTREAM_PEER_CERT_V_END",
-    "UPSTREAM_PEER_CERT_V_START",
-    "UPSTREAM_PEER_DNS_SAN",
-    "UPSTREAM_PEER_IP_SAN",
-    "UPSTREAM_PEER_ISSUER",
-    "UPSTREAM_PEER_SUBJECT",
-    "UPSTREAM_PEER_URI_SAN",
-    "UPSTREAM_TLS_CIPHER",
     "UPSTREAM_TLS_SESSION_ID",
-    "UPSTREAM_TLS_VERSION",
     "VIRTUAL_CLUSTER_NAME",
 ];

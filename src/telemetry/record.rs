@@ -64,6 +64,8 @@ pub(crate) struct Record<'a> {
     pub downstream_direct_remote_address: Option<SocketAddr>,
     pub connection_id: u64,
     pub tls: Option<TlsRecord<'a>>,
+    /// With the endpoint; `peer` is its certificate.
+    pub upstream_tls: Option<TlsRecord<'a>>,
     pub requested_server_name: &'a str,
     pub route_name: &'a str,
 }
@@ -77,14 +79,14 @@ pub(crate) enum RecordKind {
     Listener,
 }
 
-/// What the TLS handshake with the client settled.
+/// What the TLS handshake with the client, or with the endpoint, settled.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TlsRecord<'a> {
     /// `TLSv1.3`
     pub version: &'a str,
     /// `TLS_AES_128_GCM_SHA256`
     pub cipher: &'a str,
-    /// The client's certificate.
+    /// The other side's certificate.
     pub peer: Option<CertificateRecord<'a>>,
     /// Our own certificate.
     pub local: Option<CertificateRecord<'a>>,
@@ -156,6 +158,7 @@ impl Record<'_> {
             downstream_direct_remote_address: None,
             connection_id: 0,
             tls: None,
+            upstream_tls: None,
             requested_server_name: "",
             route_name: "",
         }

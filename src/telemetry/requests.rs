@@ -105,6 +105,8 @@ pub(crate) enum RequestProtocol {
 /// What is known of a finished request. Empty texts become `unknown`, an empty revision `latest`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestLabels<'a> {
+    pub source_principal: &'a str,
+    pub destination_principal: &'a str,
     pub destination_workload: &'a str,
     pub destination_workload_namespace: &'a str,
     pub destination_app: &'a str,
@@ -127,6 +129,8 @@ impl RequestLabels<'_> {
     /// A request that met no route.
     pub(crate) fn unrouted(protocol: RequestProtocol, response_code: u16, flags: ResponseFlags) -> Self {
         RequestLabels {
+            source_principal: "",
+            destination_principal: "",
             destination_workload: "",
             destination_workload_namespace: "",
             destination_app: "",
@@ -320,13 +324,13 @@ fn values(source: &SourceLabels, labels: &RequestLabels<'_>) -> [String; 25] {
         known(&source.canonical_service),
         revision(&source.canonical_revision),
         known(&source.namespace),
-        "unknown".into(),
+        known(labels.source_principal),
         known(&source.app),
         known(&source.version),
         known(&source.cluster),
         known(labels.destination_workload),
         known(labels.destination_workload_namespace),
-        "unknown".into(),
+        known(labels.destination_principal),
         known(labels.destination_app),
         known(labels.destination_version),
         known(labels.destination_service),

@@ -10,11 +10,14 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::commons::Overflow;
+use super::peer::Peer;
 use super::tunnel;
 use crate::net::link::Link;
 use crate::net::proxy_protocol::Addresses;
+use crate::snapshot::certificate::Certificate;
 use crate::snapshot::cluster::{Cluster, Encryption, Keepalive, ProxyHeader};
 use crate::snapshot::tls::TlsClient;
 
@@ -40,6 +43,24 @@ pub(super) struct End {
 impl End {
     fn tls<'c>(&self, cluster: &'c Cluster) -> Option<&'c TlsClient> {
         cluster.tls.as_ref().filter(|_| self.encryption == Encryption::OfCluster)
+    }
+}
+
+/// A new connection.
+pub(super) struct Opened {
+    pub link: Link,
+    /// `None` on plaintext.
+    pub peer: Option<Arc<Peer>>,
+}
+
+impl Opened {
+    fn plain(tcp: TcpStream) -> Self {
+        Opened { link: Link::client_plain(tcp), peer: None }
+    }
+
+    fn encrypted(tls: TlsStream<TcpStream>, own: &Option<Arc<Certificate>>) -> Self {
+        let peer = Peer::new(tls.get_ref().1, own.clone());
+        Opened { link: Link::client_tls(tls), peer: Some(Arc::new(peer)) }
     }
 }
 
@@ -119,28 +140,28 @@ pub(super) fn server_name_of<'a>(cluster: &Cluster, authority: &'a str) -> Optio
 }
 
 /// Opens a connection for bytes as they are: there is no authority that could be sent or verified as a name.
-pub(super) async fn open_tcp(end: End, cluster: &Cluster) -> Result<Link, ConnectError> {
+pub(super) async fn open_tcp(end: End, cluster: &Cluster) -> Result<Opened, ConnectError> {
     let opened = tokio::time::timeout(cluster.connect_timeout, async {
-        let link = open_link(end, cluster).await?;
+        let Opened { link, peer } = open_link(end, cluster).await?;
         match &cluster.tunnel {
-            Some(tunnel) => tunnel::through(link, tunnel).await,
-            None => Ok(link),
+            Some(tunnel) => Ok(Opened { link: tunnel::through(link, tunnel).await?, peer }),
+            None => Ok(Opened { link, peer }),
         }
     });
     opened.await.unwrap_or(Err(ConnectError::Timeout))
 }
 
-async fn open_link(end: End, cluster: &Cluster) -> Result<Link, ConnectError> {
-    let (config, name) = match end.tls(cluster) {
-        None => return dial(end, cluster).await.map(Link::client_plain),
+async fn open_link(end: End, cluster: &Cluster) -> Result<Opened, ConnectError> {
+    let (config, name, own) = match end.tls(cluster) {
+        None => return dial(end, cluster).await.map(Opened::plain),
         Some(TlsClient::Unavailable { reason }) => return Err(ConnectError::Unavailable(reason.as_str().into())),
-        Some(TlsClient::Ready { config, sni: Some(sni), .. }) => (config, server_name(sni)?),
+        Some(TlsClient::Ready { config, sni: Some(sni), own, .. }) => (config, server_name(sni)?, own),
         // An address is never sent as a server name.
-        Some(TlsClient::Ready { unnamed, sni: None, .. }) => (unnamed, ServerName::from(end.address.ip())),
+        Some(TlsClient::Ready { unnamed, sni: None, own, .. }) => (unnamed, ServerName::from(end.address.ip()), own),
     };
     let tcp = dial(end, cluster).await?;
     let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::tls)?;
-    Ok(Link::client_tls(tls))
+    Ok(Opened::encrypted(tls, own))
 }
 
 /// Connects; the endpoint is told the client first, if the cluster wants that.
@@ -189,19 +210,19 @@ pub(super) async fn open(
     asked: Option<&str>,
     configs: &ClientConfigs,
     want: Want,
-) -> Result<Link, ConnectError> {
+) -> Result<Opened, ConnectError> {
     let tls = end.tls(cluster);
     if let Some(TlsClient::Unavailable { reason }) = tls {
         return Err(ConnectError::Unavailable(reason.as_str().into()));
     }
     let opened = tokio::time::timeout(cluster.connect_timeout, async {
         let tcp = dial(end, cluster).await?;
-        let Some(TlsClient::Ready { config, sni, .. }) = tls else { return Ok(Link::client_plain(tcp)) };
+        let Some(TlsClient::Ready { config, sni, own, .. }) = tls else { return Ok(Opened::plain(tcp)) };
         let name = sni.clone().unwrap_or_else(|| asked.unwrap_or_default().to_ascii_lowercase());
         let name = server_name(&name)?;
         let connector = TlsConnector::from(configs.offering(config, want));
         let tls = connector.connect(name, tcp).await.map_err(ConnectError::tls)?;
-        Ok(Link::client_tls(tls))
+        Ok(Opened::encrypted(tls, own))
     });
     opened.await.unwrap_or(Err(ConnectError::Timeout))
 }

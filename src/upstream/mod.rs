@@ -8,6 +8,7 @@ pub(crate) mod dns;
 mod endpoint;
 mod multiplex;
 mod outlier;
+mod peer;
 mod plan;
 mod pool;
 mod requested;
@@ -33,12 +34,13 @@ use crate::telemetry::metrics::Active;
 use self::commons::{Common, Commons};
 pub(crate) use self::commons::{Overflow, Place};
 pub(crate) use self::connect::ConnectError;
-use self::connect::{Stream, Want};
+use self::connect::{Opened, Stream, Want};
 use self::dns::Resolver;
 use self::endpoint::{Group, Open};
 pub(crate) use self::multiplex::StreamPermit;
 use self::multiplex::Target;
 pub(crate) use self::outlier::Report;
+pub(crate) use self::peer::Peer;
 use self::pool::Held;
 use self::view::{Candidate, View};
 
@@ -105,6 +107,8 @@ enum Slot {
 /// A connection to an endpoint that carries what the client says, as it is.
 pub(crate) struct TcpConnection {
     pub link: Link,
+    /// Whom TLS proved the endpoint to be.
+    pub peer: Option<Arc<Peer>>,
     /// It counts as load of its endpoint, and against the cluster's limit.
     _pick: Pick,
     _open: Active,
@@ -226,6 +230,15 @@ impl Pick {
         &self.candidate.workload
     }
 
+    /// Whom TLS proved the endpoint of this lease to be.
+    pub(crate) fn peer(&self, lease: &Lease) -> Option<Arc<Peer>> {
+        self.cluster.tls.as_ref()?;
+        match lease {
+            Lease::Http1 { .. } => self.held().peer.clone(),
+            Lease::Http2 { permit, .. } => permit.peer(),
+        }
+    }
+
     /// Tells what came of the try, where endpoints that fail are left alone.
     pub(crate) fn report(&self, report: Report) {
         if let (Some(policy), Some(common)) = (&self.cluster.outlier, &self.common) {
@@ -276,8 +289,8 @@ impl Pick {
             Err(ConnectError::Timeout) => Report::TimedOut,
             Err(_) => Report::Failed,
         });
-        let link = link?;
-        Ok(TcpConnection { link, _pick: self, _open: open })
+        let Opened { link, peer } = link?;
+        Ok(TcpConnection { link, peer, _pick: self, _open: open })
     }
 
     async fn connect_http1(&self, server_name: Option<&str>) -> Result<Lease, ConnectError> {
@@ -299,11 +312,11 @@ impl Pick {
             },
         };
         let link = connect::open(endpoint.end(), &self.cluster, server_name, &endpoint.configs, Want::Http1).await;
-        let mut link = link.inspect_err(|_| endpoint.metrics.connect_failed())?;
+        let Opened { mut link, peer } = link.inspect_err(|_| endpoint.metrics.connect_failed())?;
         link.set_lazy();
         let server_name = server_name.map(Into::into);
         let open = open.unwrap_or_else(|| Open::new(endpoint, endpoint.metrics.open()));
-        *self.held() = Held { served: 0, server_name, since: Some(Instant::now()), _open: Some(open) };
+        *self.held() = Held { served: 0, server_name, peer, since: Some(Instant::now()), _open: Some(open) };
         Ok(Lease::Http1 { stream: Box::new(link), reused: false })
     }
 

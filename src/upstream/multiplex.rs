@@ -10,7 +10,8 @@ use h2::client::SendRequest;
 use h2::{Ping, PingPong};
 use tokio::sync::watch;
 
-use super::connect::{self, ClientConfigs, ConnectError, End, Want};
+use super::connect::{self, ClientConfigs, ConnectError, End, Opened, Want};
+use super::peer::Peer;
 use crate::base::task;
 use crate::snapshot::cluster::{Cluster, Limits, Pings};
 use crate::telemetry::metrics::ClusterMetrics;
@@ -43,6 +44,7 @@ struct State {
 struct Shared {
     sender: SendRequest<Bytes>,
     server_name: Option<Box<str>>,
+    peer: Option<Arc<Peer>>,
     streams: AtomicUsize,
     served: AtomicU32,
     max_served: u32,
@@ -54,6 +56,13 @@ struct Shared {
 
 /// One stream's place on its connection; given back when dropped.
 pub(crate) struct StreamPermit(Arc<Shared>);
+
+impl StreamPermit {
+    /// Whom TLS proved the endpoint to be.
+    pub(super) fn peer(&self) -> Option<Arc<Peer>> {
+        self.0.peer.clone()
+    }
+}
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
@@ -169,7 +178,8 @@ impl State {
 async fn dial(target: &Target, server_name: Option<Box<str>>) -> Result<Shared, ConnectError> {
     let cluster = &target.cluster;
     let shaken = tokio::time::timeout(cluster.connect_timeout, async {
-        let link = connect::open(target.end, cluster, server_name.as_deref(), &target.configs, Want::Http2).await?;
+        let Opened { link, peer } =
+            connect::open(target.end, cluster, server_name.as_deref(), &target.configs, Want::Http2).await?;
         h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
@@ -178,10 +188,11 @@ async fn dial(target: &Target, server_name: Option<Box<str>>) -> Result<Shared, 
             .max_send_buffer_size(SEND_BUFFER)
             .handshake(link)
             .await
+            .map(|(sender, connection)| (sender, connection, peer))
             .map_err(|error| ConnectError::Failed(error.to_string().into()))
     });
     let shaken = shaken.await.unwrap_or(Err(ConnectError::Timeout));
-    let (sender, mut connection) = shaken.inspect_err(|_| target.metrics.connect_failed())?;
+    let (sender, mut connection, peer) = shaken.inspect_err(|_| target.metrics.connect_failed())?;
     let open = target.metrics.open();
     let pings = cluster.limits.pings.and_then(|limits| Some((connection.ping_pong()?, limits)));
     task::spawn("http2 to endpoint", async move {
@@ -200,6 +211,7 @@ async fn dial(target: &Target, server_name: Option<Box<str>>) -> Result<Shared, 
     Ok(Shared {
         sender,
         server_name,
+        peer,
         streams: AtomicUsize::new(0),
         served: AtomicU32::new(0),
         max_served: cluster.max_requests_per_connection,

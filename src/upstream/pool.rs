@@ -1,12 +1,14 @@
 //! Which idle HTTP/1 connection is used again? The one that was used last, if the endpoint still keeps it open.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::endpoint::Open;
+use super::peer::Peer;
 use crate::telemetry::metrics::Active;
 
 /// No endpoint needs more idle connections of one worker than this.
@@ -19,6 +21,8 @@ pub(super) struct Held {
     pub served: u32,
     /// The name that TLS verified, where that depends on the request.
     pub server_name: Option<Box<str>>,
+    /// Whom TLS proved the endpoint to be.
+    pub peer: Option<Arc<Peer>>,
     /// Counts it as open.
     pub _open: Option<Open>,
     /// When it was opened.

@@ -17,6 +17,7 @@ mod grpc;
 mod http1;
 mod http2;
 mod identity;
+mod mesh;
 mod mirrors;
 mod reload;
 mod retries;

@@ -20,6 +20,7 @@ pub mod manifests;
 pub mod openssl;
 pub mod pebble;
 pub mod raw;
+pub mod relay;
 pub mod server;
 pub mod svid;
 pub mod tool;

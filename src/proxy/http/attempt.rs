@@ -73,6 +73,7 @@ impl Attempt<'_> {
         let missed = |failure| Missed { failure, at: Some(address) };
         self.journal.upstream_host = Some(address);
         (self.journal.upstream_local, self.journal.upstream_protocol) = (None, "");
+        self.journal.upstream_peer = None;
         self.journal.workload = Some(Arc::clone(pick.workload()));
         if self.journal.attempts == 1 && !self.way.forward.mirrors.is_empty() {
             *self.taps = mirror::start(self.way, self.outgoing, self.journal, self.clock.left(1), self.key);
@@ -91,6 +92,7 @@ impl Attempt<'_> {
             }
             missed(Failure::Connect(failure))
         })?;
+        self.journal.upstream_peer = pick.peer(&lease);
         let (origin, reused) = self.send(lease).await.map_err(missed)?;
         let uploading = self.way.request.has_body;
         let Attempt { way, outgoing, client, journal, clock, body, taps, .. } = self;

@@ -9,13 +9,14 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
 
-use crate::proxy::connection::{Connection, TlsFacts};
-use crate::proxy::tls::cipher_name;
+use crate::proxy::connection::Connection;
 use crate::snapshot::cluster::{Cluster, WorkloadFacts};
 use crate::snapshot::headers::TemplateFacts;
 use crate::snapshot::path::split_query;
 use crate::snapshot::route::{RequestFacts, RouteRule};
+use crate::snapshot::tls::{cipher_name, version_name};
 use crate::telemetry::flags::{Flag, ResponseFlags};
+use crate::upstream::Peer;
 
 use super::fail::{Failure, Reply};
 
@@ -90,6 +91,8 @@ pub(super) struct Journal {
     pub workload: Option<Arc<WorkloadFacts>>,
     pub upstream_host: Option<SocketAddr>,
     pub upstream_local: Option<SocketAddr>,
+    /// Whom TLS proved the endpoint to be.
+    pub upstream_peer: Option<Arc<Peer>>,
     pub attempts: u32,
     /// 0 until an answer is sent.
     pub status: u16,
@@ -144,6 +147,7 @@ impl Journal {
             workload: None,
             upstream_host: None,
             upstream_local: None,
+            upstream_peer: None,
             attempts: 0,
             status: 0,
             grpc_status: None,
@@ -216,7 +220,7 @@ impl Journal {
             direct_remote: connection.socket_peer,
             local: connection.local,
             server_name: connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
-            tls_version: connection.tls.as_ref().map(TlsFacts::version_name).filter(|name| !name.is_empty()),
+            tls_version: connection.tls.as_ref().map(|tls| version_name(tls.version)).filter(|name| !name.is_empty()),
             tls_cipher: connection.tls.as_ref().and_then(|tls| cipher_name(tls.cipher?)),
             client_certificate: connection.client().map(|client| &client.certificate),
             server_certificate: connection.tls.as_ref().and_then(|tls| tls.served.as_deref()),

@@ -13,6 +13,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::flags::ResponseFlags;
 use crate::telemetry::record::{Record, RecordKind};
 use crate::telemetry::requests::{RequestLabels, RequestProtocol, RequestSeries};
+use crate::upstream::Peer;
 
 use super::context::{Journal, Request};
 use super::remember::remember;
@@ -33,6 +34,8 @@ struct Cached {
 struct Key {
     cluster: usize,
     workload: usize,
+    /// Of who was proved on both sides; 0: nobody.
+    peer: u64,
     status: u16,
     grpc_status: Option<u16>,
     is_grpc: bool,
@@ -52,6 +55,7 @@ impl SeriesCache {
         let key = Key {
             cluster: address(journal.cluster.as_ref().map(|cluster| Arc::as_ptr(cluster).addr())),
             workload: address(journal.workload.as_ref().map(|workload| Arc::as_ptr(workload).addr())),
+            peer: journal.upstream_peer.as_ref().map_or(0, |peer| peer.key()),
             status: journal.status,
             grpc_status: journal.grpc_status,
             is_grpc: journal.is_grpc,
@@ -76,7 +80,7 @@ fn labels(journal: &Journal) -> RequestLabels<'_> {
     let protocol = if journal.is_grpc { RequestProtocol::Grpc } else { RequestProtocol::Http };
     let mut labels = RequestLabels::unrouted(protocol, journal.status, journal.flags);
     labels.grpc_status = journal.grpc_status.filter(|_| journal.is_grpc);
-    destined(labels, journal.cluster.as_deref(), journal.workload.as_deref())
+    destined(labels, journal.cluster.as_deref(), journal.workload.as_deref(), journal.upstream_peer.as_deref())
 }
 
 /// Adds what is known of the destination.
@@ -84,7 +88,11 @@ pub(in crate::proxy) fn destined<'a>(
     mut labels: RequestLabels<'a>,
     cluster: Option<&'a Cluster>,
     workload: Option<&'a WorkloadFacts>,
+    peer: Option<&'a Peer>,
 ) -> RequestLabels<'a> {
+    if let Some(peer) = peer {
+        (labels.source_principal, labels.destination_principal) = (peer.own_principal(), peer.principal());
+    }
     if let Some(cluster) = cluster {
         labels.destination_service = &cluster.service.host;
         labels.destination_service_name = &cluster.service.name;
@@ -153,6 +161,7 @@ fn record<'a>(
         upstream_host: journal.upstream_host,
         upstream_cluster: journal.cluster.as_ref().map_or("", |cluster| &cluster.name),
         upstream_local_address: journal.upstream_local,
+        upstream_tls: journal.upstream_peer.as_deref().map(Peer::record),
         upstream_protocol: journal.upstream_protocol,
         downstream_local_address: Some(connection.local),
         downstream_remote_address: Some(journal.client),

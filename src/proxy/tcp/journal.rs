@@ -14,6 +14,7 @@ use crate::telemetry::flags::{Flag, ResponseFlags};
 use crate::telemetry::metrics::TcpSeries;
 use crate::telemetry::record::{Record, RecordKind};
 use crate::telemetry::requests::{RequestLabels, RequestProtocol};
+use crate::upstream::{Peer, TcpConnection};
 
 /// When a connection was accepted.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,7 @@ pub(super) struct Journal<'a> {
     pub workload: Option<Arc<WorkloadFacts>>,
     pub upstream_host: Option<SocketAddr>,
     upstream_local: Option<SocketAddr>,
+    upstream_peer: Option<Arc<Peer>>,
     pub flags: ResponseFlags,
     pub transport_failure: Option<Arc<str>>,
     /// Bytes from the client.
@@ -65,6 +67,7 @@ impl<'a> Journal<'a> {
             workload: None,
             upstream_host: None,
             upstream_local: None,
+            upstream_peer: None,
             flags: ResponseFlags::default(),
             transport_failure: None,
             received: 0,
@@ -75,8 +78,9 @@ impl<'a> Journal<'a> {
     }
 
     /// The endpoint is connected.
-    pub(super) fn opened(&mut self, upstream_local: Option<SocketAddr>) {
-        self.upstream_local = upstream_local;
+    pub(super) fn opened(&mut self, connection: &TcpConnection) {
+        self.upstream_local = connection.link.local_address();
+        self.upstream_peer.clone_from(&connection.peer);
         self.count_open();
     }
 
@@ -102,7 +106,7 @@ impl<'a> Journal<'a> {
 
     fn labels(&self) -> RequestLabels<'_> {
         let labels = RequestLabels::unrouted(RequestProtocol::Tcp, 0, self.flags);
-        destined(labels, self.cluster.as_deref(), self.workload.as_deref())
+        destined(labels, self.cluster.as_deref(), self.workload.as_deref(), self.upstream_peer.as_deref())
     }
 
     fn record(&self) -> Record<'_> {
@@ -114,6 +118,7 @@ impl<'a> Journal<'a> {
             upstream_host: self.upstream_host,
             upstream_cluster: self.cluster.as_ref().map_or("", |cluster| &cluster.name),
             upstream_local_address: self.upstream_local,
+            upstream_tls: self.upstream_peer.as_deref().map(Peer::record),
             ..connection_record(RecordKind::Tcp, self.connection, self.server_name, self.arrival)
         }
     }

@@ -62,7 +62,7 @@ async fn reach(proxy: &TcpProxy, client: IpAddr, journal: &mut Journal<'_>, work
     journal.workload = Some(Arc::clone(pick.workload()));
     match pick.connect_tcp().await {
         Ok(connection) => {
-            journal.opened(connection.link.local_address());
+            journal.opened(&connection);
             Some(connection)
         }
         Err(TcpFailure::Overflow) => {
