@@ -146,8 +146,8 @@ fn try_build(
     let (config, fingerprint) = configured(work, settings, names, credentials)?;
     let (unnamed, _) = configured(work, settings, unnamed, credentials)?;
     let with_sni = work.memory.fingerprint(&(fingerprint, &sni));
-    let own = credentials.1.map(|secret| work.memory.certified_key(secret)).transpose()?;
-    let own = own.and_then(|key| Certificate::read(key.cert.first()?)).map(Arc::new);
+    let own = credentials.1.and_then(|secret| work.memory.certified_key(secret, None).ok());
+    let own = own.map(|served| Arc::clone(&served.pair.facts));
     Ok((TlsClient::Ready { config, sni, unnamed, own }, with_sni as u64))
 }
 
