@@ -357,7 +357,8 @@ fn find_key(work: &mut Work<'_>, name: &str) -> Result<Shown, Unusable> {
     for fault in &served.pair.faults {
         tell(&codes::CERTIFICATE_CHAIN, format!("{source}: {fault}"), fault);
     }
-    if let Some(issuer) = &served.pair.lone {
+    // Who uses our own authority knows it.
+    if let Some(issuer) = served.pair.lone.as_ref().filter(|_| !secret.meta.name.starts_with(issuance::LOCAL_PREFIX)) {
         let others = work.lone_certificates.entry(issuer.clone()).or_insert_with(|| (source.clone(), 0));
         others.1 += 1;
     }

@@ -7,6 +7,9 @@ use std::sync::Arc;
 /// Where a CA looks for http-01, with a token behind it (RFC 8555 section 8.3).
 pub(crate) const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 
+/// The file with the certificate of our own authority, in its folder.
+pub(crate) const LOCAL_AUTHORITY: &str = "ca.crt";
+
 /// All that is to be issued and renewed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Issuance {

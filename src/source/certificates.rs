@@ -31,7 +31,7 @@ pub(super) struct Certificates {
 }
 
 /// The folders below the storage, with what the names of their Secrets begin with.
-const ISSUED: [(&str, &str); 3] = [("hosts", "acme:"), ("secrets", ""), ("local", "local-ca:")];
+const ISSUED: [(&str, &str); 4] = [("hosts", "acme:"), ("on-demand", "acme:"), ("secrets", ""), ("local", "local-ca:")];
 
 /// Files that belong together, as an object names them.
 struct Wanted<'a> {
@@ -108,6 +108,8 @@ impl Certificates {
                     origins.insert(&secret.meta.name, &secret.origin);
                     added.push(Arc::clone(secret));
                 }
+                // A name that was got on demand may have been written down since.
+                Some(_) if secret.meta.name.starts_with("acme:") => {}
                 Some(first) => {
                     let message = format!("the same Secret stands at {}; that one is in force", first.start());
                     let finding = Finding::new(&codes::DUPLICATE_OBJECT, secret.origin.start(), message);

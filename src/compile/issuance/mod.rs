@@ -62,7 +62,7 @@ impl<'n> Asked<'n> {
 
 /// How certificates of hosts are named.
 pub(super) const HOST_PREFIX: &str = "acme:";
-const LOCAL_PREFIX: &str = "local-ca:";
+pub(super) const LOCAL_PREFIX: &str = "local-ca:";
 /// The name of our own authority among the issuers.
 const LOCAL_ISSUER: &str = "local-ca";
 
