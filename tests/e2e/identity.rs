@@ -268,3 +268,29 @@ fn a_mounted_folder_holds_our_identity_under_any_of_the_known_names() {
     );
     assert_eq!(identity(&gateway)["source"], "files");
 }
+
+#[test]
+fn a_ca_that_never_answers_is_told_and_the_gateway_serves_what_it_can() {
+    let authority = Arc::new(Authority::new());
+    let (_shown, _backend, manifests) = mesh(&authority);
+    let istiod = Istiod::start(&authority, Some("token"), HOUR);
+    istiod.mood(Mood::Hangs);
+    let plain = Backend::http1("plain");
+    let manifests =
+        [manifests, service("plain.test", plain.address, "HTTP"), route("plain", "plain.test", &all_to("plain.test"))];
+    let plan = Plan::new().manifest("all.yaml", &manifests.concat());
+    fs::write(plan.folder().join("root.pem"), &authority.pem).unwrap();
+    fs::write(plan.folder().join("token"), "token").unwrap();
+    let settings = format!(
+        "[identity]\nsource = \"istiod\"\naddress = \"{}\"\nserver_name = \"istiod.test\"\nroot = \"root.pem\"\n\
+         token = \"token\"\n",
+        istiod.address
+    );
+    let gateway = plan.settings(&settings).start();
+    assert_eq!((gateway.get("plain.test", "/").status, gateway.get("web.test", "/").status), (200, 503));
+    assert!(codes(&gateway).contains(&"LIM0077".to_owned()), "{:?}", codes(&gateway));
+    let told = until(|| identity(&gateway)["trouble"]["message"].as_str().map(str::to_owned)).expect("trouble");
+    assert!(told.contains("no answer in ten seconds"), "{told}");
+    istiod.mood(Mood::Good);
+    answers(&gateway, 200);
+}

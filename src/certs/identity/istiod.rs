@@ -288,3 +288,51 @@ fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 async fn file(path: &Path) -> Result<Vec<u8>, String> {
     tokio::fs::read(path).await.map_err(|error| format!("{}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::svid::example::{US, authority, parts};
+    use super::*;
+
+    fn pem(der: &[u8]) -> String {
+        pem::encode(&pem::Pem::new("CERTIFICATE", der))
+    }
+
+    #[test]
+    fn a_chain_needs_more_than_the_leaf_and_its_root_is_believed() {
+        let (given, (known, _)) = (parts(&[US], |_| ()), authority());
+        let root = given.roots["td"][0].clone();
+        let read = |chain: &[&[u8]]| {
+            let answer = CertificateResponse { cert_chain: chain.iter().map(|der| pem(der)).collect() };
+            read(answer, given.key.clone(), vec![known.clone()], 1_700_000_000)
+        };
+        for chain in [&[][..], &[&*given.chain[0]]] {
+            assert!(read(chain).unwrap_err().contains("at least two"), "{}", chain.len());
+        }
+        let (identity, roots) = read(&[&given.chain[0], &root]).unwrap();
+        assert_eq!(roots, [root]);
+        let secret = identity.secret();
+        let count = |key: &str| certificates(&secret[key]).unwrap().len();
+        assert_eq!((count("tls.crt"), count("ca.crt")), (1, 2), "the root is not shown to others, but believed");
+        let followed = identity.with_roots(&[known.clone()]).unwrap().secret();
+        assert_eq!(certificates(&followed["ca.crt"]).unwrap(), [known.clone()]);
+        assert_eq!(followed["tls.crt"], secret["tls.crt"]);
+    }
+
+    #[test]
+    fn a_request_names_one_uri_and_nobody() {
+        let workload = |domain: &str| Workload {
+            trust_domain: domain.to_owned(),
+            namespace: "a".to_owned(),
+            service_account: "b".to_owned(),
+        };
+        let key = KeyPair::generate().unwrap();
+        assert!(signing_request(&workload("td"), &key).unwrap().contains("CERTIFICATE REQUEST"));
+        assert!(signing_request(&workload("t d"), &key).is_err());
+        let headers = headers(Some("secret\n"), "east").unwrap();
+        assert_eq!(headers.get("authorization").unwrap(), "Bearer secret");
+        assert!(!format!("{headers:?}").contains("secret"), "{headers:?}");
+        assert!(super::headers(Some("a\nb"), "east").is_err());
+        assert_eq!(signer("one").fields.len(), 1);
+    }
+}

@@ -201,3 +201,93 @@ pub(super) fn split(mut der: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     }
     Ok(certificates)
 }
+
+/// Certificates for the tests of this part.
+#[cfg(test)]
+pub(super) mod example {
+    use rcgen::string::Ia5String;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+
+    use super::*;
+
+    pub(in super::super) const US: &str = "spiffe://td/ns/a/sa/b";
+
+    pub(in super::super) fn authority() -> (Vec<u8>, Issuer<'static, KeyPair>) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().der().to_vec(), Issuer::new(params, key))
+    }
+
+    /// An identity of these URIs, with what `change` makes of it.
+    pub(in super::super) fn parts(uris: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Parts {
+        let (root, issuer) = authority();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI(Ia5String::try_from(*uri).unwrap())).collect();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        Parts {
+            chain: vec![params.signed_by(&key, &issuer).unwrap().der().to_vec()],
+            key: Zeroizing::new(key.serialize_der()),
+            roots: BTreeMap::from([("td".to_owned(), vec![root])]),
+            revocations: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, IsCa, KeyUsagePurpose};
+
+    use super::example::{US, authority, parts};
+    use super::*;
+
+    /// What is wrong, or nothing.
+    fn fault(parts: &Parts) -> String {
+        Identity::judge(parts, 1_700_000_000).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn identities_are_judged_before_they_are_used() {
+        let good = parts(&[US], |_| ());
+        assert_eq!(fault(&good), "");
+        let changed = |change: fn(&mut Parts)| {
+            let mut parts = good.clone();
+            change(&mut parts);
+            fault(&parts)
+        };
+        for (told, expected) in [
+            (fault(&parts(&[], |_| ())), "exactly one URI"),
+            (fault(&parts(&[US, "spiffe://td/c"], |_| ())), "exactly one URI"),
+            (fault(&parts(&["https://td/a"], |_| ())), "does not begin with spiffe://"),
+            (fault(&parts(&[US], |it| it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))), "that of an authority"),
+            (fault(&parts(&[US], |it| it.key_usages.push(KeyUsagePurpose::KeyCertSign))), "may sign certificates"),
+            (fault(&parts(&[US], |it| it.key_usages.clear())), "may not be used for signatures"),
+            (fault(&parts(&[US], |it| it.not_after = rcgen::date_time_ymd(2020, 1, 1))), "has ended"),
+            (changed(|it| it.chain.clear()), "holds no certificate"),
+            (changed(|it| it.chain[0].truncate(40)), "cannot be read"),
+            (changed(|it| it.chain.push(it.chain[0].clone())), "intermediates is no authority"),
+            (changed(|it| it.key = parts(&[US], |_| ()).key), "does not belong"),
+            (changed(|it| it.key = Zeroizing::new(vec![1])), "has to be PKCS#8"),
+            (changed(|it| it.roots.clear()), "no roots of td"),
+            (changed(|it| it.roots.entry("other".into()).or_default().push(vec![1])), "roots of other cannot"),
+            (changed(|it| it.revocations.push(vec![1])), "revocation lists cannot be read"),
+        ] {
+            assert!(told.contains(expected), "{expected}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_secret_has_roots_by_trust_domain_and_debug_shows_no_key() {
+        let mut parts = parts(&[US], |_| ());
+        parts.roots.insert("other".to_owned(), vec![authority().0]);
+        let identity = Identity::judge(&parts, 1_700_000_000).unwrap();
+        let secret = identity.secret();
+        assert_eq!(secret.keys().collect::<Vec<_>>(), ["ca.crt", "ca.other.crt", "tls.crt", "tls.key"]);
+        assert!(!format!("{identity:?}").contains("PRIVATE"));
+        let joined = [parts.chain[0].as_slice(), &parts.roots["td"][0]].concat();
+        assert_eq!(split(&joined).unwrap(), [parts.chain[0].clone(), parts.roots["td"][0].clone()]);
+        assert!(split(&joined[1..]).is_err());
+    }
+}

@@ -132,3 +132,65 @@ fn door(socket: &str) -> Result<Door, String> {
         _ => path(socket),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::svid::example::{US, parts};
+    use super::*;
+
+    fn svid() -> Svid {
+        let parts = parts(&[US], |_| ());
+        Svid {
+            spiffe_id: US.to_owned(),
+            chain: parts.chain.concat(),
+            key: parts.key.to_vec(),
+            bundle: parts.roots["td"].concat(),
+            hint: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_message_is_the_full_state() {
+        let ours = svid();
+        let other = Svid { spiffe_id: "spiffe://td/other".to_owned(), ..svid() };
+        let state = |svids: &[&Svid]| SvidResponse {
+            svids: svids.iter().map(|svid| (*svid).clone()).collect(),
+            ..SvidResponse::default()
+        };
+        let read = |wanted: Option<&str>, state| {
+            let plan = WorkloadApi { socket: None, spiffe_id: wanted.map(str::to_owned) };
+            read(&plan, state, 1_700_000_000).map(|identity| identity.spiffe_id().as_str().to_owned())
+        };
+        assert_eq!(read(None, state(&[&ours])).unwrap(), US);
+        assert_eq!(read(Some(US), state(&[&other, &ours])).unwrap(), US);
+        for (wanted, told) in [(None, state(&[])), (Some(US), state(&[])), (Some(US), state(&[&other]))] {
+            assert!(matches!(read(wanted, told), Err(SourceError::Withdrawn(_))), "{wanted:?}");
+        }
+        // The message and its certificate say different names.
+        assert!(matches!(read(None, state(&[&other])), Err(SourceError::Failed(_))));
+        let mut federated = state(&[&ours]);
+        federated.federated_bundles.insert("spiffe://Other".to_owned(), ours.bundle.clone());
+        assert!(matches!(read(None, federated), Err(SourceError::Failed(_))));
+        let (empty, shown) = (Svid { bundle: Vec::new(), ..svid() }, format!("{ours:?}"));
+        assert!(matches!(read(None, state(&[&empty])), Err(SourceError::Failed(_))));
+        assert_eq!(shown, format!("Svid {{ spiffe_id: {US:?}, .. }}"), "no key is ever shown");
+    }
+
+    #[test]
+    fn sockets_are_named_in_several_ways() {
+        for (socket, expected) in [
+            ("unix:///run/a.sock", Some("/run/a.sock")),
+            ("unix:/run/a.sock", Some("/run/a.sock")),
+            ("/run/a.sock", Some("/run/a.sock")),
+            ("tcp://127.0.0.1:8081", Some("127.0.0.1:8081")),
+            ("unix://run/a.sock", None),
+            ("a.sock", None),
+        ] {
+            let found = door(socket).ok().map(|door| match door {
+                Door::Unix(path) => path.display().to_string(),
+                Door::Tcp(address) | Door::Tls { address, .. } => address,
+            });
+            assert_eq!(found.as_deref(), expected, "{socket}");
+        }
+    }
+}
