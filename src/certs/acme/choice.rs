@@ -114,7 +114,8 @@ mod tests {
         let web = Identifier::Dns("web.example.com".into());
         let wildcard = Identifier::Dns("*.example.com".into());
         let address = Identifier::Ip("192.0.2.1".parse().unwrap());
-        let table: [(&Identifier, &[ChallengeKind], &[ChallengeKind], bool, Option<ChallengeKind>); 9] = [
+        type Case<'a> = (&'a Identifier, &'a [ChallengeKind], &'a [ChallengeKind], bool, Option<ChallengeKind>);
+        let table: [Case<'_>; 9] = [
             (&web, &ALL, &ALL, true, Some(TlsAlpn01)),
             (&web, &[Http01, TlsAlpn01], &ALL, true, Some(Http01)),
             (&web, &ALL, &[Dns01], true, Some(Dns01)),
