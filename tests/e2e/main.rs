@@ -4,8 +4,11 @@
 mod support;
 
 mod access_logs;
+mod acme;
+mod acme_dns;
 mod admin;
 mod bad_input;
+mod ca_faults;
 mod challenges;
 mod cli;
 mod client_certificates;
@@ -20,6 +23,7 @@ mod identity;
 mod mesh;
 mod mirrors;
 mod reload;
+mod renewal;
 mod retries;
 mod routing;
 mod sessions;

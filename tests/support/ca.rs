@@ -78,6 +78,7 @@ struct State {
     accounts: Vec<Value>,
     orders: Vec<Order>,
     validity: Duration,
+    tells_windows: bool,
     /// How often an order is `processing` before it is done.
     polls: usize,
     /// So many certificates, from the first, should be renewed at once.
@@ -86,6 +87,8 @@ struct State {
 
 struct Order {
     identifiers: Value,
+    /// As in RFC 9773 section 5.
+    replaces: Value,
     /// In PEM, and how often it may still be asked for in vain.
     certificate: Option<(String, usize)>,
 }
@@ -127,6 +130,7 @@ impl Ca {
             accounts: Vec::new(),
             orders: Vec::new(),
             validity: Duration::from_secs(90 * 86_400),
+            tells_windows: true,
             polls: 0,
             to_renew: 0,
         };
@@ -148,9 +152,10 @@ impl Ca {
         Ca { directory: format!("{}/directory", shared.base), root, shared, _folder: folder }
     }
 
-    /// How long its certificates are valid.
+    /// How long its certificates are valid from now on, and as long before; it does not say when to renew them.
     pub fn validity(self, validity: Duration) -> Self {
         self.state().validity = validity;
+        self.state().tells_windows = false;
         self
     }
 
@@ -267,7 +272,7 @@ impl Shared {
             return Reply::problem(400, "accountDoesNotExist", "no such account");
         }
         match door {
-            Door::Directory => Reply::json(200, &self.directory()),
+            Door::Directory => Reply::json(200, &self.directory(state)),
             Door::Nonce => Reply::new(200, ""),
             Door::NewAccount => self.new_account(state, &protected["jwk"], payload),
             Door::NewOrder => self.new_order(state, payload),
@@ -290,12 +295,15 @@ impl Shared {
         }
     }
 
-    fn directory(&self) -> Value {
-        json!({
+    fn directory(&self, state: &State) -> Value {
+        let mut directory = json!({
             "newNonce": self.url("nonce"), "newAccount": self.url("new-account"), "newOrder": self.url("new-order"),
             "revokeCert": self.url("revoke"), "keyChange": self.url("key-change"),
-            "renewalInfo": self.url("renewal-info"),
-        })
+        });
+        if state.tells_windows {
+            directory["renewalInfo"] = self.url("renewal-info").into();
+        }
+        directory
     }
 
     fn is_known(&self, state: &State, account: &str) -> bool {
@@ -320,7 +328,8 @@ impl Shared {
     }
 
     fn new_order(&self, state: &mut State, payload: &Value) -> Reply {
-        state.orders.push(Order { identifiers: payload["identifiers"].clone(), certificate: None });
+        let (identifiers, replaces) = (payload["identifiers"].clone(), payload["replaces"].clone());
+        state.orders.push(Order { identifiers, replaces, certificate: None });
         let number = state.orders.len() - 1;
         let made = self.order(&mut state.orders[number], number);
         Reply { status: 201, ..made }
@@ -332,6 +341,9 @@ impl Shared {
             "authorizations": [self.url(&format!("authorization/{number}"))],
             "finalize": self.url(&format!("finalize/{number}")),
         });
+        if !order.replaces.is_null() {
+            body["replaces"] = order.replaces.clone();
+        }
         let mut processing = false;
         match &mut order.certificate {
             None => {}
@@ -383,9 +395,8 @@ impl Shared {
             }));
         }
         let mut params = CertificateParams::new(names).ok()?;
-        // A minute of the past, for clocks that are late.
         let now = rcgen::date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        params.not_before = now - Duration::from_secs(60).min(validity);
+        params.not_before = now - validity;
         params.not_after = now + validity;
         params.serial_number = Some(SerialNumber::from(serial));
         params.use_authority_key_identifier_extension = true;

@@ -143,7 +143,8 @@ impl Plan {
         self
     }
 
-    fn write_settings(&self) -> PathBuf {
+    /// Writes limani.toml, for commands that only read it, and says where it is.
+    pub fn write_settings(&self) -> PathBuf {
         let Plan { address, watch, settings, listen, access_log, grace, .. } = self;
         let (mesh, log) = match self.mesh {
             true => ("mesh = \"mesh.yaml\"", "stdout = \"access.log\"".to_owned()),
