@@ -42,6 +42,8 @@ const DATES_AGAIN: i64 = 60;
 const CLEAN_AGAIN: i64 = 86_400;
 /// Certificates that come together share a reload.
 const GATHERED_FOR: Duration = Duration::from_millis(200);
+/// The status is made anew so much less often than events are looked at.
+const TOLD_LESS_OFTEN: u32 = 5;
 /// When the gateway asks itself for a new certificate, after its reload. The last is repeated.
 const CHECKS: [u64; 6] = [0, 1, 4, 10, 20, 25];
 /// So often a certificate that is not served is asked for, a minute apart, after those.
@@ -104,6 +106,7 @@ pub(crate) struct Engine {
     last_dates: i64,
     last_clean: i64,
     told: Told,
+    last_told: Option<Instant>,
 }
 
 /// What tasks tell.
@@ -141,6 +144,7 @@ impl Engine {
             last_dates: 0,
             last_clean: 0,
             told: Told::default(),
+            last_told: None,
         };
         (engine, certificates)
     }
@@ -175,16 +179,20 @@ impl Engine {
             self.look_around(now).await;
             self.start_due(now, false);
             self.reload_if_due();
-            self.publish(now);
+            let told = self.last_told.is_none_or(|told| told.elapsed() >= self.gathering() * TOLD_LESS_OFTEN);
+            if told {
+                self.publish(now);
+            }
             let next = self.entries.values().filter(|entry| entry.work.is_none()).filter_map(|entry| entry.next(now));
             let next = next.map(|(at, _)| at).min().unwrap_or(i64::MAX);
-            let pause = u64::try_from(next.saturating_sub(now)).unwrap_or(0).max(1);
+            let pause = if told { u64::try_from(next.saturating_sub(now)).unwrap_or(0).max(1) } else { 1 };
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
                 Ok(()) = self.parts.issuance.changed() => self.follow().await,
                 Some(event) = self.events.recv() => {
                     self.heed(event);
+                    sleep(self.gathering()).await;
                     while let Ok(event) = self.events.try_recv() {
                         self.heed(event);
                     }
@@ -194,6 +202,13 @@ impl Engine {
             }
         }
         self.finish().await;
+    }
+
+    /// How long events are gathered: to look at all certificates takes its time when there are thousands.
+    fn gathering(&self) -> Duration {
+        Duration::from_micros(20)
+            .saturating_mul(u32::try_from(self.entries.len()).unwrap_or(u32::MAX))
+            .min(GATHERED_FOR)
     }
 
     /// What is not on disk yet is waited for; all else is broken off.
@@ -252,7 +267,9 @@ impl Engine {
         let mut wanted: BTreeMap<_, _> = written.collect();
         if let Some(on_demand) = &self.issuance.on_demand {
             let names = aside(store, |store| store.list(ON_DEMAND)).await.unwrap_or_default();
-            let present = self.entries.keys().filter_map(|folder| name_of(folder).map(str::to_owned));
+            let now = clock::now();
+            let present = self.entries.iter().filter(|(_, entry)| entry.work.is_some() || entry.next(now).is_some());
+            let present = present.filter_map(|(folder, _)| name_of(folder).map(str::to_owned));
             for name in names.into_iter().chain(present).collect::<BTreeSet<_>>() {
                 wanted.insert(folder_of(&name), Arc::new(on_demand_certificate(&name, &on_demand.issuers)));
             }
@@ -344,7 +361,12 @@ impl Engine {
             && let Some(store) = &self.store
         {
             self.last_clean = now;
-            let wanted: BTreeSet<String> = self.entries.keys().cloned().collect();
+            self.entries.values().for_each(|entry| entry.tell_missed_window(now));
+            // Names on demand that nobody asks for are not wanted any more.
+            let wanted = self.entries.iter().filter(|(folder, entry)| {
+                name_of(folder).is_none() || entry.work.is_some() || entry.next(now).is_some()
+            });
+            let wanted: BTreeSet<String> = wanted.map(|(folder, _)| folder.clone()).collect();
             let store = store.clone();
             task::spawn("clean certificates", async move {
                 // A panic is all that can go wrong, and it is logged.
@@ -495,10 +517,15 @@ impl Engine {
             let candidates = self.candidates(&store, &wanted);
             self.entries.insert(folder.clone(), Entry::new(wanted, candidates, Reading::default()));
         }
-        if let Some(entry) = self.entries.get_mut(&folder) {
-            entry.allowed = true;
-            entry.work = None;
-            entry.reading.memory.last_asked = now;
+        match self.entries.get_mut(&folder) {
+            // It was allowed a moment ago, and is being ordered.
+            Some(entry) if entry.allowed && entry.work.is_some() => return,
+            Some(entry) => {
+                entry.allowed = true;
+                entry.work = None;
+                entry.reading.memory.last_asked = now;
+            }
+            None => {}
         }
         self.start(&folder, Step::Order);
     }
@@ -611,6 +638,7 @@ impl Engine {
 
     /// Tells all who look.
     fn publish(&mut self, now: i64) {
+        self.last_told = Some(Instant::now());
         let before = Arc::clone(&self.status.borrow());
         let mut certificates = BTreeMap::new();
         let mut changed = before.problem != self.problem || before.certificates.len() != self.entries.len();
@@ -791,7 +819,7 @@ mod tests {
         let one = house(issuance(storage.path(), certificates.clone()), &doubles);
         let (stop, stopped) = oneshot::channel();
         let run = tokio::spawn(one.engine.run(stopped));
-        until(&one.certificates, |statuses| all_valid(statuses)).await;
+        until(&one.certificates, all_valid).await;
         // The window was asked for, and no answer came.
         until(&one.certificates, |statuses| {
             statuses.certificates.values().all(|status| status.served == Some(Served::Nowhere))
@@ -806,7 +834,7 @@ mod tests {
         assert!(!two.engine.prepare(Duration::from_secs(5)).await, "nothing is new");
         let (stop, stopped) = oneshot::channel();
         let run = tokio::spawn(two.engine.run(stopped));
-        until(&two.certificates, |statuses| all_valid(statuses)).await;
+        until(&two.certificates, all_valid).await;
         assert_eq!(first.orders(), 2, "the store is read first");
         let more = vec![wanted("hosts/a.com", &["a.com", "www.a.com"])];
         two.issuance.send_replace(Arc::new(issuance(storage.path(), more)));

@@ -105,6 +105,16 @@ impl Entry {
         !self.candidates.is_empty() && kinds.all(|kind| matches!(kind, IssuerKind::Local { .. }))
     }
 
+    /// Tells that the instant has passed at which the issuer wanted it to be renewed.
+    pub(super) fn tell_missed_window(&self, now: i64) {
+        let Some(stored) = &self.reading.stored else { return };
+        let Some(window) = self.reading.memory.window_of(&stored.certificate.sha256) else { return };
+        if window.end.saturating_add(DAY) < now {
+            let (certificate, explanation) = (&self.wanted.folder, window.explanation.as_deref().unwrap_or_default());
+            tracing::warn!(certificate, explanation, "the time has passed at which its issuer wanted it to be renewed");
+        }
+    }
+
     pub(super) fn status(&self, now: i64) -> CertificateStatus {
         let Renewal { at, reason } = self.renewal(now);
         let memory = &self.reading.memory;

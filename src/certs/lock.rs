@@ -25,16 +25,15 @@ const LONGEST_HOLDER: u64 = 200;
 #[derive(Debug)]
 pub(crate) struct Lock {
     path: PathBuf,
-    kind: Kind,
+    _kind: Kind,
 }
 
 #[derive(Debug)]
 enum Kind {
     /// Let go when it is closed.
-    Kernel {
-        _file: File,
-    },
-    Lease(Lease),
+    Kernel { _file: File },
+    /// Let go when it is dropped.
+    Lease { _lease: Lease },
 }
 
 /// A file whose time is kept young by a thread.
@@ -65,7 +64,7 @@ pub(super) fn try_lock(path: &Path, now: SystemTime) -> io::Result<Option<Lock>>
             Ok(()) if is_still(&file, path) => {
                 // Who cannot say so has it nevertheless.
                 let _ = tell(&mut file);
-                return Ok(Some(Lock { path: path.to_owned(), kind: Kind::Kernel { _file: file } }));
+                return Ok(Some(Lock { path: path.to_owned(), _kind: Kind::Kernel { _file: file } }));
             }
             // Removed between opening and locking.
             Ok(()) => {}
@@ -139,7 +138,7 @@ fn lease(path: &Path, now: SystemTime) -> io::Result<Option<Lock>> {
         Ok(mut file) => {
             let _ = tell(&mut file);
             let lease = Lease::keep(lease, file)?;
-            Ok(Some(Lock { path: path.to_owned(), kind: Kind::Lease(lease) }))
+            Ok(Some(Lock { path: path.to_owned(), _kind: Kind::Lease { _lease: lease } }))
         }
     }
 }

@@ -310,7 +310,7 @@ fn version_in_force(folder: &Path) -> Option<String> {
 }
 
 fn is_version(name: &str) -> bool {
-    name.starts_with("..") && name.bytes().nth(2).is_some_and(|byte| byte.is_ascii_digit()) && !name.contains('/')
+    name.starts_with("..") && name.as_bytes().get(2).is_some_and(u8::is_ascii_digit) && !name.contains('/')
 }
 
 /// Removes all versions but the one in force and `before`, or else the newest before it that was in force.

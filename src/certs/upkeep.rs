@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
+use super::on_demand::name_of;
 use super::store::{CHALLENGES, OF_CERTIFICATES, STATE, Store};
 use super::stored::look;
 use crate::snapshot::Snapshot;
@@ -90,7 +91,10 @@ fn clean_one(store: &Store, folder: &str, is_wanted: bool, now: i64) -> std::io:
     // Somebody is at work on it.
     let Some(lock) = store.try_lock(folder, SystemTime::now())? else { return Ok(()) };
     store.clean(folder)?;
-    let ended = look(store, folder).stored.map(|stored| stored.certificate.not_after);
+    let reading = look(store, folder);
+    let ended = reading.stored.map(|stored| stored.certificate.not_after);
+    // A name on demand that was never got.
+    let ended = ended.or(name_of(folder).map(|_| reading.memory.last_asked));
     if !is_wanted && ended.is_some_and(|end| now.saturating_sub(end) > KEPT_AFTER_END) {
         tracing::info!(certificate = folder, "removed: it ended a month ago, and nobody wants it");
         store.remove(lock, folder)?;

@@ -101,12 +101,12 @@ fn remarks(status: &Value) -> Vec<String> {
         let (kind, message) = (word(error, "kind"), word(error, "message"));
         remarks.push(format!("failed {failures} times, last at {at} ({kind}): {issuer}{message}"));
     }
-    if status["served"]["result"] == "old" {
-        remarks.push(format!("it is not served yet: {}", word(&status["served"], "detail")));
+    let served = &status["served"];
+    if word(served, "result") == "old" {
+        remarks.push(format!("it is not served yet: {}", word(served, "detail")));
     }
-    if let Some(page) = status["why"]["explanation"].as_str() {
-        remarks.push(format!("its issuer explains the renewal at {page}"));
-    }
+    let why = Some(word(&status["why"], "explanation")).filter(|page| !page.is_empty());
+    remarks.extend(why.map(|page| format!("its issuer explains the renewal at {page}")));
     remarks
 }
 
