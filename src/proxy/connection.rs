@@ -11,7 +11,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{ConnectionFacts, FilterChain};
 use crate::snapshot::tls::{ClientRules, TlsServer, cipher_name, version_name};
-use crate::telemetry::record::TlsRecord;
+use crate::telemetry::record::{CertificateRecord, TlsRecord};
 
 /// The facts of one client connection. They outlive snapshots; what configuration decides is looked up by them.
 #[derive(Debug)]
@@ -60,6 +60,15 @@ pub(crate) struct ClientFacts {
     pub certificate: Certificate,
     /// What we say of it in `x-forwarded-client-cert`.
     pub element: HeaderValue,
+    pub chain: ShownChain,
+}
+
+/// The certificate and those that the client showed behind it, in their order. Hexadecimal.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct ShownChain {
+    pub serials: Vec<String>,
+    pub sha256: Vec<String>,
+    pub sha1: Vec<String>,
 }
 
 impl TlsFacts {
@@ -77,7 +86,12 @@ impl TlsFacts {
         TlsRecord {
             version: version_name(self.version),
             cipher: self.cipher.and_then(cipher_name).unwrap_or_default(),
-            peer: self.client.as_deref().map(|client| client.certificate.record()),
+            peer: self.client.as_deref().map(|client| CertificateRecord {
+                chain_serials: &client.chain.serials,
+                chain_sha256: &client.chain.sha256,
+                chain_sha1: &client.chain.sha1,
+                ..client.certificate.record()
+            }),
             local: self.served.as_deref().map(Certificate::record),
         }
     }
@@ -143,7 +157,7 @@ mod tests {
             (unverified, true, mutual, Standing::Unproven),
         ] {
             let element = HeaderValue::from_static("Hash=1");
-            let client = shows.then(|| Arc::new(ClientFacts { certificate: Certificate::default(), element }));
+            let client = shows.then(|| Arc::new(ClientFacts { certificate: Certificate::default(), element, chain: ShownChain::default() }));
             let (server_name, version) = (None, ProtocolVersion::TLSv1_3);
             let facts = TlsFacts { server_name, version, cipher: None, served: None, client, rules: began };
             assert_eq!(facts.standing(now), expected, "{began:?} {now:?}");

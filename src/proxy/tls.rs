@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{
@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::{ClientFacts, ClientProtocol, TlsFacts};
+use super::connection::{ClientFacts, ClientProtocol, ShownChain, TlsFacts};
 use crate::certs::challenges::ACME_TLS;
 use crate::net::hello::{Hello, Opening, Preface, preface};
 use crate::net::prefixed::Prefixed;
@@ -59,10 +59,10 @@ pub(super) async fn shake_hands(
     let (_, session) = stream.get_ref();
     let suite = session.negotiated_cipher_suite();
     let served = served(&terms.certificates, server_name.as_deref(), &schemes, suite);
-    let client = match session.peer_certificates().and_then(<[_]>::first) {
-        Some(shown) => {
+    let client = match session.peer_certificates().and_then(<[_]>::split_first) {
+        Some((shown, others)) => {
             judge_again(session, terms)?;
-            Some(read_client(shown, served.as_deref())?)
+            Some(read_client(shown, others, served.as_deref())?)
         }
         None => None,
     };
@@ -147,11 +147,22 @@ fn judge_again(session: &ServerConnection, terms: &ServerTerms) -> io::Result<()
 }
 
 /// What the client's certificate says.
-fn read_client(shown: &[u8], served: Option<&Certificate>) -> io::Result<Arc<ClientFacts>> {
+fn read_client(
+    shown: &[u8],
+    others: &[CertificateDer<'_>],
+    served: Option<&Certificate>,
+) -> io::Result<Arc<ClientFacts>> {
     let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "the client's certificate cannot be read");
     let certificate = Certificate::read(shown).ok_or_else(unreadable)?;
     let element = HeaderValue::try_from(forwarded_element(&certificate, served)).map_err(|_| unreadable())?;
-    Ok(Arc::new(ClientFacts { certificate, element }))
+    let others: Vec<_> = others.iter().filter_map(|der| Certificate::read(der)).collect();
+    let chain = || std::iter::once(&certificate).chain(&others);
+    let chain = ShownChain {
+        serials: chain().map(|one| one.serial.clone()).collect(),
+        sha256: chain().map(|one| one.sha256.clone()).collect(),
+        sha1: chain().map(|one| one.sha1.clone()).collect(),
+    };
+    Ok(Arc::new(ClientFacts { certificate, element, chain }))
 }
 
 /// The element of `x-forwarded-client-cert` for this connection.

@@ -90,6 +90,7 @@ impl Certificate {
             not_before: self.not_before,
             not_after: self.not_after,
             escaped_pem: &self.escaped_pem,
+            ..CertificateRecord::default()
         }
     }
 

@@ -391,7 +391,14 @@ mod tests {
         answered.is_grpc = true;
         answered.grpc_status = Some(5);
         let uris = ["spiffe://a".to_owned(), "b".to_owned()];
-        let peer = CertificateRecord { subject: "CN=a", uris: &uris, not_after: 86400, ..CertificateRecord::default() };
+        let serials = ["1".to_owned(), "2f".to_owned()];
+        let peer = CertificateRecord {
+            subject: "CN=a",
+            uris: &uris,
+            not_after: 86400,
+            chain_serials: &serials,
+            ..CertificateRecord::default()
+        };
         answered.tls = Some(TlsRecord { version: "TLSv1.3", cipher: "", peer: Some(peer), local: None });
         for (template, expected) in [
             ("%REQ(:METHOD)% %REQ(:PATH):5% %REQ_WITHOUT_QUERY(:PATH)%", "GET /prod /productpage"),
@@ -408,6 +415,7 @@ mod tests {
             ),
             ("%CONNECTION_ID% %STREAM_ID% %ACCESS_LOG_TYPE%", "7 11111111-2222-4333-8444-555555555555 DownstreamEnd"),
             ("%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER%", "NotFound NOT_FOUND 5"),
+            ("%DOWNSTREAM_PEER_CHAIN_SERIALS% %DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256%", "1,2f -"),
             ("%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_ISSUER%", "TLSv1.3 CN=a -"),
             (
                 "%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_PEER_CERT_V_END% %DOWNSTREAM_LOCAL_SUBJECT%",

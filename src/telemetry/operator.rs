@@ -144,6 +144,9 @@ pub(super) enum Part {
     Fingerprint256,
     Fingerprint1,
     Pem,
+    ChainSerials,
+    ChainFingerprints256,
+    ChainFingerprints1,
 }
 
 /// What is shown of an address.
@@ -385,6 +388,9 @@ impl Part {
             Part::Fingerprint256 => Value::text(certificate.sha256.as_bytes()),
             Part::Fingerprint1 => Value::text(certificate.sha1.as_bytes()),
             Part::Pem => Value::text(certificate.escaped_pem.as_bytes()),
+            Part::ChainSerials => several(certificate.chain_serials),
+            Part::ChainFingerprints256 => several(certificate.chain_sha256),
+            Part::ChainFingerprints1 => several(certificate.chain_sha1),
         }
     }
 }
@@ -785,6 +791,9 @@ fn certificate(name: &str) -> Option<Fact> {
         "SERIAL" if whose == Whose::Peer => Part::Serial,
         "FINGERPRINT_256" if whose == Whose::Peer => Part::Fingerprint256,
         "FINGERPRINT_1" if whose == Whose::Peer => Part::Fingerprint1,
+        "CHAIN_SERIALS" if whose == Whose::Peer => Part::ChainSerials,
+        "CHAIN_FINGERPRINTS_256" if whose == Whose::Peer => Part::ChainFingerprints256,
+        "CHAIN_FINGERPRINTS_1" if whose == Whose::Peer => Part::ChainFingerprints1,
         _ => return None,
     };
     Some(Fact::Certificate(whose, part))
@@ -798,9 +807,6 @@ const UNKNOWN_HERE: &[&str] = &[
     "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID",
     "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID",
     "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
-    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
-    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
-    "DOWNSTREAM_PEER_CHAIN_SERIALS",
     "DOWNSTREAM_PEER_OTHERNAME_SAN",
     "DOWNSTREAM_TLS_SESSION_ID",
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON",

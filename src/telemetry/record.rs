@@ -111,6 +111,10 @@ pub(crate) struct CertificateRecord<'a> {
     pub not_after: i64,
     /// The certificate in PEM, escaped for a URL.
     pub escaped_pem: &'a str,
+    /// Of this certificate and those that were shown behind it.
+    pub chain_serials: &'a [String],
+    pub chain_sha256: &'a [String],
+    pub chain_sha1: &'a [String],
 }
 
 impl Record<'_> {

@@ -30,5 +30,6 @@ mod sessions;
 mod shipped;
 mod tcp;
 mod tls;
+mod tls_clients;
 mod upstream;
 mod websocket;
