@@ -139,7 +139,11 @@ async fn establish(accepted: Accepted, worker: &Worker, drain: &Drain) -> Result
     let listener = snapshot.listener(address).ok_or(Refusal::NoListener)?;
     let deadline = if first == FirstWord::AtOnce { began } else { Instant::now() } + handshake_timeout;
     let introduced = timeout_at(deadline, introduce(opening, ends, listener, worker)).await;
-    let introduced = introduced.unwrap_or(Err(Refusal::Slow))?;
+    let introduced = match introduced {
+        Ok(introduced) => introduced?,
+        Err(_) if listener.chains.inspects() => return counted(Err(Refusal::Slow), worker),
+        Err(_) => return Err(Refusal::Slow),
+    };
     drop(snapshot);
     match introduced {
         Introduced::Ready(established) => Ok(established),

@@ -157,7 +157,9 @@ mod tests {
             (unverified, true, mutual, Standing::Unproven),
         ] {
             let element = HeaderValue::from_static("Hash=1");
-            let client = shows.then(|| Arc::new(ClientFacts { certificate: Certificate::default(), element, chain: ShownChain::default() }));
+            let client = shows.then(|| {
+                Arc::new(ClientFacts { certificate: Certificate::default(), element, chain: ShownChain::default() })
+            });
             let (server_name, version) = (None, ProtocolVersion::TLSv1_3);
             let facts = TlsFacts { server_name, version, cipher: None, served: None, client, rules: began };
             assert_eq!(facts.standing(now), expected, "{began:?} {now:?}");
