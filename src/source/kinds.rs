@@ -50,7 +50,7 @@ macro_rules! resources {
         impl Resource {
             /// Whether it can do something; the others are looked at by analysis alone.
             pub(super) fn matters(&self) -> bool {
-                !matches!(self, Resource::Pod(_) | Resource::Deployment(_) | Resource::ConfigMap(_))
+                !matches!(self, Resource::Deployment(_) | Resource::ConfigMap(_))
             }
 
             pub(super) fn key(&self) -> Key {
@@ -212,7 +212,8 @@ fn networking(kind: &str) -> Class {
 
 fn security(kind: &str) -> Class {
     match kind {
-        "PeerAuthentication" => Class::Known(PeerAuthentication::NAME, Effect::NotProtecting),
+        // What servers ask of clients is said by the Gateway; this is for the way to endpoints.
+        "PeerAuthentication" => Class::Known(PeerAuthentication::NAME, Effect::InForce),
         "RequestAuthentication" => Class::Known(RequestAuthentication::NAME, Effect::NotProtecting),
         "AuthorizationPolicy" => Class::Known(AuthorizationPolicy::NAME, Effect::NotProtecting),
         _ => Class::Unknown,
@@ -234,9 +235,9 @@ fn core(kind: &str) -> Class {
         "Endpoints" => Class::Known(Endpoints::NAME, Effect::InForce),
         "Secret" => Class::Known(Secret::NAME, Effect::InForce),
         "Namespace" => Class::Known(Namespace::NAME, Effect::InForce),
-        "Pod" => Class::Known(Pod::NAME, Effect::LookedAt),
+        "Pod" => Class::Known(Pod::NAME, Effect::InForce),
         "ConfigMap" => Class::Known(ConfigMap::NAME, Effect::LookedAt),
-        "Node" => Class::Known(Node::NAME, Effect::LookedAt),
+        "Node" => Class::Known(Node::NAME, Effect::InForce),
         _ => Class::Foreign,
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -318,6 +320,7 @@ pub(super) fn apply(file: &str, text: &str, settings: &mut Settings) -> Result<V
             }
         });
     }
+    findings.extend(bad_authorities(&decoded.value.ca_certificates, &written));
     write(decoded.value, &written, settings);
     settings.mesh.allocates_addresses = allocates_addresses(&written.mesh);
     Ok(findings)
@@ -325,6 +328,20 @@ pub(super) fn apply(file: &str, text: &str, settings: &mut Settings) -> Result<V
 
 fn authority(data: CertificateData) -> MeshAuthority {
     MeshAuthority { pem: data.pem, trust_domains: data.trust_domains }
+}
+
+/// Entries of caCertificates without a certificate that can be read: they vouch for nobody.
+fn bad_authorities(entries: &[CertificateData], written: &Written) -> Vec<Finding> {
+    let is_good = |pem: &str| {
+        let mut certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).peekable();
+        certificates.peek().is_some() && certificates.all(|certificate| certificate.is_ok())
+    };
+    let bad = entries.iter().enumerate().filter(|(_, entry)| !entry.pem.is_empty() && !is_good(&entry.pem));
+    let finding = |(index, _): (usize, &CertificateData)| {
+        let place = written.locate(&written.path_of(&format!("caCertificates[{index}].pem")));
+        Finding::new(&codes::CERTIFICATE_FILE, place, "`pem` holds no readable certificates; it vouches for nobody")
+    };
+    bad.map(finding).collect()
 }
 
 /// What is not in force of an entry of caCertificates.
@@ -528,6 +545,25 @@ mod tests {
         let mut unchanged = Settings::default();
         assert!(apply("mesh.yaml", "connectTimeout: [", &mut unchanged).is_err());
         assert_eq!(unchanged, Settings::default());
+    }
+
+    #[test]
+    fn the_mesh_says_whom_it_trusts() {
+        let text = "enableAutoMtls: false\ntrustDomain: td@one\ntrustDomainAliases: [two]\ncaCertificates:\n- pem: none\n  trustDomains: [two]\n- spiffeBundleUrl: https://two/bundle\n";
+        let (settings, findings) = read(text);
+        assert!(settings.mesh.no_auto_mtls);
+        assert_eq!(
+            (settings.trust_domain(), settings.mesh.trust.aliases.as_slice()),
+            ("td.one", &["two".to_owned()][..])
+        );
+        assert_eq!(settings.mesh.trust.authorities.len(), 1, "an address is not fetched");
+        assert_eq!(
+            findings,
+            [
+                "mesh.yaml:7: info [LIM0023] `caCertificates[1].spiffeBundleUrl` of the mesh is not in force",
+                "mesh.yaml:5: error [LIM0021] `pem` holds no readable certificates; it vouches for nobody",
+            ]
+        );
     }
 
     #[test]
