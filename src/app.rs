@@ -25,6 +25,7 @@ use crate::control::signal::Signals;
 use crate::control::status::{Cause, Outcome, Status, Verdict};
 use crate::control::{observe, watch};
 use crate::proxy::listeners::{Listeners, Parts};
+use crate::proxy::worker::Issuing;
 use crate::resource::codes;
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
@@ -105,7 +106,7 @@ async fn live(
     let store = Arc::new(Store::new(Arc::new(Snapshot::empty())));
     let resolver = Resolver::new(tokio::runtime::Handle::current());
     let challenges = Arc::new(Challenges::default());
-    let (_on_demand, arrivals) = on_demand::door();
+    let (on_demand, arrivals) = on_demand::door();
     let listeners = Listeners::start(Parts {
         workers: settings.runtime.workers,
         drain: settings.shutdown.drain,
@@ -113,7 +114,7 @@ async fn live(
         store: Arc::clone(&store),
         telemetry: Arc::clone(&telemetry),
         resolver: resolver.clone(),
-        challenges: Arc::clone(&challenges),
+        issuing: Issuing { challenges: Arc::clone(&challenges), on_demand },
     });
     let listeners = Arc::new(listeners.context("worker threads cannot be started")?);
     let (mut pipeline, reloader) = Pipeline::new(

@@ -10,12 +10,13 @@ use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::{ClientProtocol, Connection, TlsFacts};
+use super::connection::{ClientProtocol, Connection};
 use super::tcp::Visitor;
 use super::tcp::journal::Arrival;
 use super::tls::{self, Secured};
 use super::worker::Worker;
 use crate::certs::challenges::ACME_TLS;
+use crate::certs::on_demand;
 use crate::net::drain::Drain;
 use crate::net::hello::{Hello, NoHello, Opening, is_tls};
 use crate::net::link::Link;
@@ -52,6 +53,8 @@ enum Refusal {
     Unavailable(String),
     #[error("the certificate of {0} is being issued")]
     Awaited(Box<str>),
+    #[error("no certificate for {0} on demand: {1}")]
+    NotOnDemand(Box<str>, on_demand::Refusal),
     #[error("a CA was shown that the name is ours")]
     Proven,
 }
@@ -71,7 +74,7 @@ impl Refusal {
             Refusal::Io(_) => Some("failed"),
             Refusal::Slow => Some("timeout"),
             Refusal::NoChain(stray) if stray.is_tls => Some("unknown_name"),
-            Refusal::Unavailable(_) | Refusal::Awaited(_) => Some("no_certificate"),
+            Refusal::Unavailable(_) | Refusal::Awaited(_) | Refusal::NotOnDemand(..) => Some("no_certificate"),
             Refusal::Leaving
             | Refusal::NoListener
             | Refusal::ProxyHeader
@@ -113,6 +116,16 @@ enum Introduced {
     Ready(Established),
     /// A TLS client that did not say by ALPN what it speaks.
     Unsaid(Box<Secured>, Connection),
+    /// A TLS client whose certificate is to be ordered now.
+    Demanding(Box<Greeted>),
+}
+
+/// A TLS client that was not answered yet.
+struct Greeted {
+    opening: Opening,
+    hello: Hello,
+    connection: Connection,
+    server_name: Option<Box<str>>,
 }
 
 async fn establish(accepted: Accepted, worker: &Worker, drain: &Drain) -> Result<Established, Refusal> {
@@ -139,13 +152,17 @@ async fn establish(accepted: Accepted, worker: &Worker, drain: &Drain) -> Result
     let listener = snapshot.listener(address).ok_or(Refusal::NoListener)?;
     let deadline = if first == FirstWord::AtOnce { began } else { Instant::now() } + handshake_timeout;
     let introduced = timeout_at(deadline, introduce(opening, ends, listener, worker)).await;
-    let introduced = match introduced {
+    let mut introduced = match introduced {
         Ok(introduced) => introduced?,
         Err(_) if listener.chains.inspects() => return counted(Err(Refusal::Slow), worker),
         Err(_) => return Err(Refusal::Slow),
     };
     drop(snapshot);
+    if let Introduced::Demanding(greeted) = introduced {
+        introduced = demand(*greeted, address, worker, drain).await?;
+    }
     match introduced {
+        Introduced::Demanding(_) => Err(Refusal::Leaving),
         Introduced::Ready(established) => Ok(established),
         Introduced::Unsaid(mut stream, connection) => {
             let protocol = while_wanted(idle_timeout, drain, tls::spoken_protocol(&mut stream)).await?;
@@ -221,8 +238,68 @@ async fn introduce(
     };
     let Some(tls) = &chain.tls else { return open(opening, connection, chain, server_name).await };
     let Some(hello) = hello else { return Err(Refusal::Plaintext) };
-    let secured = counted(secure(opening, hello, tls).await, worker)?;
-    let (secured, facts) = secured;
+    let greeted = Greeted { opening, hello, connection, server_name };
+    let readiness = match tls {
+        TlsServer::Ready(terms) => terms.readiness(greeted.server_name.as_deref()),
+        TlsServer::Unavailable { .. } => Readiness::Ready,
+    };
+    match readiness {
+        Readiness::OnDemand => Ok(Introduced::Demanding(Box::new(greeted))),
+        Readiness::Ready => secured(greeted, chain, None, worker).await,
+        Readiness::Awaited => {
+            let refusal = Refusal::Awaited(greeted.server_name.clone().unwrap_or_default());
+            refused(greeted, tls, refusal, worker).await
+        }
+    }
+}
+
+/// Waits for a certificate that is ordered now. The configuration may change meanwhile, and is not held.
+async fn demand(greeted: Greeted, address: SocketAddr, worker: &Worker, drain: &Drain) -> Result<Introduced, Refusal> {
+    let name = greeted.server_name.clone().unwrap_or_default();
+    let key = tokio::select! {
+        biased;
+        key = worker.issuing.on_demand.certificate(&name) => key,
+        () = drain.wait() => return Err(Refusal::Leaving),
+    };
+    let snapshot = worker.store.load();
+    let listener = snapshot.listener(address).ok_or(Refusal::NoListener)?;
+    let chain = find(listener, &greeted.connection, Some(&greeted.hello), greeted.server_name.as_deref());
+    let chain = chain.filter(|chain| chain.tls.is_some()).ok_or(Refusal::NoListener)?;
+    let shaking = async {
+        match (key, &chain.tls) {
+            (Ok(key), _) => secured(greeted, chain, Some(key), worker).await,
+            (Err(refusal), Some(tls)) => refused(greeted, tls, Refusal::NotOnDemand(name, refusal), worker).await,
+            (Err(_), None) => Err(Refusal::NoListener),
+        }
+    };
+    let shaken = timeout(snapshot.proxy.handshake_timeout, shaking).await;
+    shaken.unwrap_or_else(|_| counted(Err(Refusal::Slow), worker))
+}
+
+/// Tells a client by an alert that there is no certificate for it.
+async fn refused(greeted: Greeted, tls: &TlsServer, refusal: Refusal, worker: &Worker) -> Result<Introduced, Refusal> {
+    if let TlsServer::Ready(terms) = tls {
+        tls::refuse(greeted.opening, greeted.hello, terms).await;
+    }
+    counted(Err(refusal), worker)
+}
+
+/// Shakes hands, with `key` or what the chain has.
+async fn secured(
+    greeted: Greeted,
+    chain: &FilterChain,
+    key: Option<Arc<CertifiedKey>>,
+    worker: &Worker,
+) -> Result<Introduced, Refusal> {
+    let Greeted { opening, hello, connection, server_name } = greeted;
+    let (secured, facts) = match &chain.tls {
+        Some(TlsServer::Ready(terms)) => {
+            let shaken = tls::shake_hands(opening, hello, terms, key).await;
+            counted(shaken.map_err(Refusal::Io), worker)?
+        }
+        Some(TlsServer::Unavailable { reason }) => return counted(Err(Refusal::Unavailable(reason.clone())), worker),
+        None => return Err(Refusal::NoListener),
+    };
     worker.telemetry.metrics.tls_handshake(version_name(facts.version), "success");
     let connection = Connection { tls: Some(facts), ..connection };
     Ok(match (&chain.service, tls::settled_protocol(&secured)) {
@@ -240,9 +317,9 @@ async fn introduce(
 /// The certificate that shows a CA that a name is ours (tls-alpn-01, RFC 8737).
 async fn proof(worker: &Worker, server_name: Option<&str>) -> Option<Arc<CertifiedKey>> {
     let name = server_name?;
-    match worker.challenges.tls(name) {
+    match worker.issuing.challenges.tls(name) {
         Some(key) => Some(key),
-        None => worker.challenges.tls_shared(name).await,
+        None => worker.issuing.challenges.tls_shared(name).await,
     }
 }
 
@@ -334,22 +411,6 @@ async fn proxy_header(opening: &mut Opening) -> Result<Option<Addresses>, Refusa
     }
 }
 
-async fn secure(opening: Opening, hello: Hello, tls: &TlsServer) -> Result<(Secured, TlsFacts), Refusal> {
-    match tls {
-        TlsServer::Ready(terms) => {
-            let awaited = hello.server_name().filter(|name| terms.readiness(Some(name)) == Readiness::Awaited);
-            match awaited {
-                None => Ok(tls::shake_hands(opening, hello, terms).await?),
-                Some(name) => {
-                    tls::refuse(opening, hello, terms).await?;
-                    Err(Refusal::Awaited(name))
-                }
-            }
-        }
-        TlsServer::Unavailable { reason } => Err(Refusal::Unavailable(reason.clone())),
-    }
-}
-
 /// Counts a handshake that failed.
 fn counted<T>(result: Result<T, Refusal>, worker: &Worker) -> Result<T, Refusal> {
     result.inspect_err(|refusal| {
@@ -375,6 +436,7 @@ mod tests {
 
     use super::*;
     use crate::net::drain::{DrainSignal, Phase};
+    use crate::proxy::worker::Issuing;
     use crate::snapshot::Snapshot;
     use crate::snapshot::listener::{ChainMatch, ChainTable};
     use crate::snapshot::store::Store;
@@ -445,8 +507,8 @@ mod tests {
             let snapshot = Snapshot { listeners: vec![listener], ..Snapshot::empty() };
             let telemetry = Arc::new(Telemetry::new(SourceLabels::default()).unwrap());
             let store = Arc::new(Store::new(Arc::new(snapshot)));
-            let worker =
-                Worker::new(store, telemetry, Resolver::new(Handle::current()), Default::default(), Default::default());
+            let issuing = Issuing { challenges: Arc::default(), on_demand: on_demand::door().0 };
+            let worker = Worker::new(store, telemetry, Resolver::new(Handle::current()), Default::default(), issuing);
             House { socket, address, worker, signal: DrainSignal::new(), client }
         }
 

@@ -14,9 +14,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::accept::{self, Accepted};
 use super::backoff::Backoff;
 use super::bind::bind;
-use super::worker::Worker;
+use super::worker::{Issuing, Worker};
 use crate::base::task;
-use crate::certs::challenges::Challenges;
 use crate::net::drain::{DrainSignal, Phase};
 use crate::snapshot::Snapshot;
 use crate::snapshot::store::Store;
@@ -42,8 +41,7 @@ pub(crate) struct Parts {
     pub store: Arc<Store>,
     pub telemetry: Arc<Telemetry>,
     pub resolver: Resolver,
-    /// What is answered to CAs.
-    pub challenges: Arc<Challenges>,
+    pub issuing: Issuing,
 }
 
 /// The worker threads and what they listen on.
@@ -89,8 +87,8 @@ impl Listeners {
             let (commands, inbox) = mpsc::unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (store, telemetry) = (Arc::clone(&parts.store), Arc::clone(&parts.telemetry));
-            let (resolver, challenges) = (parts.resolver.clone(), Arc::clone(&parts.challenges));
-            let worker = Arc::new(Worker::new(store, telemetry, resolver, commons.clone(), challenges));
+            let (resolver, issuing) = (parts.resolver.clone(), parts.issuing.clone());
+            let worker = Arc::new(Worker::new(store, telemetry, resolver, commons.clone(), issuing));
             let life = Life { worker, doors: HashMap::new(), leaving: JoinSet::new(), drain: parts.drain, ceiling };
             let work = move || runtime.block_on(life.run(inbox));
             threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
@@ -391,7 +389,7 @@ mod tests {
             store: Arc::clone(&store),
             telemetry: Arc::new(Telemetry::new(SourceLabels::default()).unwrap()),
             resolver: Resolver::new(Handle::current()),
-            challenges: Arc::default(),
+            issuing: Issuing { challenges: Arc::default(), on_demand: crate::certs::on_demand::door().0 },
         })
         .unwrap();
         let (kept, removed) = (free_address(), free_address());

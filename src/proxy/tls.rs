@@ -26,11 +26,12 @@ use crate::snapshot::tls::{ServerTerms, cipher_name};
 /// A client's connection after the handshake.
 pub(super) type Secured = TlsStream<Prefixed>;
 
-/// Shakes hands. Failures that the client can understand are answered with an alert.
+/// Shakes hands, with `key` in place of the server's own if there is one. Failures that the client can understand are answered with an alert.
 pub(super) async fn shake_hands(
     mut opening: Opening,
     hello: Hello,
     terms: &ServerTerms,
+    key: Option<Arc<CertifiedKey>>,
 ) -> io::Result<(Secured, TlsFacts)> {
     let client_hello = hello.accepted.client_hello();
     let server_name: Option<Box<str>> = client_hello.server_name().map(Into::into);
@@ -54,11 +55,17 @@ pub(super) async fn shake_hands(
     if terms.has_default_ciphers && prefers_chacha {
         Arc::make_mut(&mut config).ignore_client_order = false;
     }
+    if let Some(key) = &key {
+        Arc::make_mut(&mut config).cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(key)));
+    }
     let stream = StartHandshake::from_parts(hello.accepted, Prefixed::new(socket, rest));
     let stream = stream.into_stream(config).await?;
     let (_, session) = stream.get_ref();
     let suite = session.negotiated_cipher_suite();
-    let served = served(&terms.certificates, server_name.as_deref(), &schemes, suite);
+    let served = match key {
+        Some(key) => key.cert.first().and_then(|leaf| Certificate::read(leaf)).map(Arc::new),
+        None => served(&terms.certificates, server_name.as_deref(), &schemes, suite),
+    };
     let client = match session.peer_certificates().and_then(<[_]>::split_first) {
         Some((shown, others)) => {
             judge_again(session, terms)?;
@@ -91,7 +98,7 @@ pub(super) async fn prove(mut opening: Opening, hello: Hello, key: Arc<Certified
 }
 
 /// Answers with an alert, as there is no certificate yet.
-pub(super) async fn refuse(mut opening: Opening, hello: Hello, terms: &ServerTerms) -> io::Result<()> {
+pub(super) async fn refuse(mut opening: Opening, hello: Hello, terms: &ServerTerms) {
     let mut config = (*terms.config).clone();
     config.cert_resolver = Arc::new(Nothing);
     config.alpn_protocols.clear();
@@ -100,7 +107,6 @@ pub(super) async fn refuse(mut opening: Opening, hello: Hello, terms: &ServerTer
     let stream = StartHandshake::from_parts(hello.accepted, Prefixed::new(socket, rest));
     // The failure is what is wanted.
     let _ = stream.into_stream(Arc::new(config)).await;
-    Ok(())
 }
 
 /// No certificate for anybody.

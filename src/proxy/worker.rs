@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::certs::challenges::Challenges;
+use crate::certs::on_demand::OnDemandDoor;
 use crate::snapshot::store::Store;
 use crate::telemetry::Telemetry;
 use crate::upstream::Upstreams;
@@ -11,13 +12,21 @@ use crate::upstream::dns::Resolver;
 
 use super::http::finish::SeriesCache;
 
+/// What certificates that are being issued ask of connections.
+#[derive(Clone)]
+pub(crate) struct Issuing {
+    /// What is answered to CAs.
+    pub challenges: Arc<Challenges>,
+    /// Where certificates for names come from that nobody wrote down.
+    pub on_demand: OnDemandDoor,
+}
+
 /// The state of one worker thread; all of its connections share it, no other thread uses it.
 pub(crate) struct Worker {
     pub store: Arc<Store>,
     pub telemetry: Arc<Telemetry>,
     pub upstreams: Upstreams,
-    /// What is answered to CAs.
-    pub challenges: Arc<Challenges>,
+    pub issuing: Issuing,
     /// The request metrics of this worker.
     pub series: SeriesCache,
 }
@@ -28,9 +37,9 @@ impl Worker {
         telemetry: Arc<Telemetry>,
         resolver: Resolver,
         commons: Commons,
-        challenges: Arc<Challenges>,
+        issuing: Issuing,
     ) -> Self {
         let upstreams = Upstreams::new(resolver, commons, Arc::clone(&telemetry));
-        Worker { store, telemetry, upstreams, challenges, series: SeriesCache::default() }
+        Worker { store, telemetry, upstreams, issuing, series: SeriesCache::default() }
     }
 }

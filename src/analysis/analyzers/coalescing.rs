@@ -10,6 +10,7 @@ use crate::resource::codes;
 use crate::resource::core::Secret;
 use crate::resource::meta::Object;
 use crate::resource::networking::{ServerTls, ServerTlsMode};
+use crate::resource::settings::acme::asks_issuer;
 
 pub(super) fn analyze(world: &World<'_>, report: &mut Report<'_>) {
     let secrets: HashMap<(&str, &str), &Object<Secret>> =
@@ -24,6 +25,12 @@ pub(super) fn analyze(world: &World<'_>, report: &mut Report<'_>) {
         let mut covering: HashMap<String, Vec<TlsServer<'_>>> = HashMap::new();
         for server in &ending {
             let credential = server.tls.credential_name.as_str();
+            if asks_issuer(credential) {
+                for (_, host) in server.hosts() {
+                    covering.entry(host.to_ascii_lowercase()).or_default().push(*server);
+                }
+                continue;
+            }
             let covered = names.entry(credential).or_insert_with(|| {
                 let secret = secrets.get(&full_name(credential, &world.settings.gateway.namespace));
                 secret.map(|secret| certificate::names(&secret.spec)).unwrap_or_default()

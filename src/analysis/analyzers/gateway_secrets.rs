@@ -11,6 +11,7 @@ use crate::analysis::world::{View, World, full_name, identity, show_selector};
 use crate::resource::codes;
 use crate::resource::core::Secret;
 use crate::resource::meta::Object;
+use crate::resource::settings::acme::asks_issuer;
 
 pub(super) fn analyze(world: &World<'_>, report: &mut Report<'_>) {
     let secrets: HashMap<(&str, &str), &Object<Secret>> =
@@ -28,6 +29,9 @@ pub(super) fn analyze(world: &World<'_>, report: &mut Report<'_>) {
         for (index, server) in gateway.spec.servers.iter().enumerate() {
             let Some(tls) = server.tls.as_ref().filter(|tls| !tls.credential_name.is_empty()) else { continue };
             let name = &tls.credential_name;
+            if asks_issuer(name) || world.settings.acme.certificates.iter().any(|ordered| ordered.secret == *name) {
+                continue;
+            }
             let path = format!("spec.servers[{index}].tls.credentialName");
             match secrets.get(&full_name(name, workload.namespace)) {
                 None => {

@@ -10,11 +10,16 @@ use crate::analysis::world::{World, identity, is_part};
 use crate::resource::codes;
 use crate::resource::meta::Object;
 use crate::resource::networking::{Gateway, ServerTls};
+use crate::resource::settings::acme::asks_issuer;
 
 pub(super) fn analyze(world: &World<'_>, report: &mut Report<'_>) {
     let mut by_certificate: HashMap<Certificate<'_>, Vec<&Object<Gateway>>> = HashMap::new();
     for gateway in &world.resources.gateways {
         for tls in gateway.spec.servers.iter().filter_map(|server| server.tls.as_ref()) {
+            // Such a name stands for a certificate of each host.
+            if asks_issuer(&tls.credential_name) {
+                continue;
+            }
             by_certificate.entry(certificate(tls)).or_default().push(gateway);
         }
     }

@@ -13,7 +13,7 @@ use super::visit::Visit;
 /// behind us, such as cert-manager's solver.
 pub(super) async fn answer(visit: &Visit, request: &Request) -> Option<Reply> {
     let token = token(request)?;
-    let challenges = &visit.worker.challenges;
+    let challenges = &visit.worker.issuing.challenges;
     let body = match challenges.http(token) {
         Some(body) => body,
         None => challenges.http_shared(token).await?,

@@ -77,6 +77,12 @@ impl Default for AcmeIssuer {
     }
 }
 
+/// Whether a credentialName stands for certificates of each host, got from an issuer: `acme://`, `acme://ISSUER` or
+/// `local-ca://`.
+pub(crate) fn asks_issuer(credential: &str) -> bool {
+    credential.starts_with("acme://") || credential == "local-ca://"
+}
+
 const LETS_ENCRYPT: (&str, &str) = ("letsencrypt", "https://acme-v02.api.letsencrypt.org/directory");
 
 /// CAs that can be named in place of the URL of their directory.

@@ -18,10 +18,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
+use crate::certs::on_demand::door;
 use crate::net::drain::DrainSignal;
 use crate::net::link::Link;
 use crate::proxy::connection::{ClientProtocol, Connection};
-use crate::proxy::worker::Worker;
+use crate::proxy::worker::{Issuing, Worker};
 use crate::snapshot::cluster::{
     Balancing, Cluster, Encryption, Endpoint, EndpointSource, ServiceFacts, UpstreamProtocol,
 };
@@ -149,13 +150,9 @@ impl Gateway {
         let address = listener.local_addr().unwrap();
         let store = Arc::new(Store::new(Arc::new(setup.snapshot(address))));
         let telemetry = Arc::new(Telemetry::new(Default::default()).unwrap());
-        let worker = Arc::new(Worker::new(
-            store,
-            telemetry,
-            Resolver::new(Handle::current()),
-            Default::default(),
-            Default::default(),
-        ));
+        let issuing = Issuing { challenges: Arc::default(), on_demand: door().0 };
+        let worker =
+            Arc::new(Worker::new(store, telemetry, Resolver::new(Handle::current()), Default::default(), issuing));
         let drain = Arc::new(DrainSignal::new());
         let gateway = Gateway { address, drain: Arc::clone(&drain), worker: Arc::clone(&worker) };
         tokio::spawn(async move {
