@@ -179,7 +179,7 @@ fn certificate_engine(
         issuance: pipeline.issuance(),
         snapshots: Arc::clone(store),
         telemetry: Arc::clone(telemetry),
-        issuers: Box::new(move |issuer, store| issuers::make(issuer, store, &challenges)),
+        issuers: Box::new(move |issuer, store| Ok(issuers::make(issuer, store, &challenges))),
         reload: Arc::new(move || {
             let reloader = reloader.clone();
             Box::pin(async move { drop(reloader.reload(Cause::Certificate).await) })

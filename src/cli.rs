@@ -8,6 +8,7 @@ mod files;
 mod issuance;
 mod remote;
 mod sarif;
+mod trust;
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -51,6 +52,8 @@ enum Command {
     Reload(remote::Reload),
     /// Have the running gateway fail its readiness and tell its connections to go.
     Drain(remote::Remote),
+    /// Let this machine trust the gateway's own authority ([tls] local_ca). Usually needs root.
+    Trust(trust::Trust),
     /// Bookinfo and three dashboards behind a gateway, all on this machine.
     Demo(Demo),
     /// Print the version.
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Acme(acme) => acme.run(),
         Command::Reload(reload) => return reload.run(),
         Command::Drain(remote) => remote.drain(),
+        Command::Trust(trust) => trust.run(),
         Command::Demo(demo) => demo.run(),
         Command::Version => {
             say(&format!("limani {}\n", env!("CARGO_PKG_VERSION")));

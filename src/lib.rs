@@ -48,7 +48,7 @@
 //! notify          <- control/watch.rs
 //! hyper           <- admin demo upstream/tunnel.rs
 //! reqwest         <- cli demo certs
-//! rcgen           <- demo certs
+//! rcgen           <- certs
 //! instant_acme    <- certs/acme
 //! hickory_net     <- certs/acme
 //! tonic           <- certs/identity

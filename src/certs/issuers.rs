@@ -4,22 +4,17 @@ use std::sync::Arc;
 
 use super::acme::Acme;
 use super::challenges::Challenges;
-use super::issue::{FailureKind, Issue, IssueError};
+use super::issue::Issue;
+use super::local_ca::LocalCa;
 use super::store::Store;
 use crate::snapshot::issuance::{Issuer, IssuerKind};
 
 /// The issuer that `issuer` describes.
-///
-/// # Errors
-/// Nobody issues in its name.
-pub(crate) fn make(issuer: &Issuer, store: &Store, challenges: &Arc<Challenges>) -> Result<Arc<dyn Issue>, IssueError> {
+pub(crate) fn make(issuer: &Issuer, store: &Store, challenges: &Arc<Challenges>) -> Arc<dyn Issue> {
     match &issuer.kind {
         IssuerKind::Acme(acme) => {
-            Ok(Arc::new(Acme::new(&issuer.name, (**acme).clone(), store.clone(), Arc::clone(challenges))))
+            Arc::new(Acme::new(&issuer.name, (**acme).clone(), store.clone(), Arc::clone(challenges)))
         }
-        IssuerKind::Local { folder } => {
-            let message = format!("nobody issues in the name of the authority in {}", folder.display());
-            Err(IssueError { kind: FailureKind::Local, message, retry_after: None })
-        }
+        IssuerKind::Local { folder } => Arc::new(LocalCa::new(folder.clone())),
     }
 }

@@ -9,7 +9,7 @@ pub(crate) mod identity;
 pub(crate) mod issue;
 pub(crate) mod issuers;
 mod ladder;
-pub(crate) mod local_ca;
+mod local_ca;
 mod lock;
 mod memory;
 pub(crate) mod on_demand;

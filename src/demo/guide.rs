@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::Options;
-use super::local_ca::authority_path;
+
+/// Where `[tls] local_ca` keeps the certificate of the authority.
+const AUTHORITY: &str = "local-ca/ca.crt";
 
 /// One line to try.
 struct Try {
@@ -91,8 +93,10 @@ pub(super) fn print(options: &Options, folder: &Path) -> String {
     let _ = write!(
         page,
         "\nEdit {} while it runs: a saved change is in force at once, and open connections stay.\n\
+         `limani trust -c {}` lets this machine trust its HTTPS.\n\
          The next start writes these files anew. Ctrl-C stops the demo.\n",
-        folder.join("manifests/reviews.yaml").display()
+        folder.join("manifests/reviews.yaml").display(),
+        folder.join("limani.toml").display()
     );
     page
 }
@@ -102,5 +106,5 @@ fn fill(text: &str, options: &Options, folder: &Path) -> String {
         .replace("{https}", &options.https.to_string())
         .replace("{admin}", &options.admin().to_string())
         .replace("{metrics}", &options.metrics().to_string())
-        .replace("{ca}", &authority_path(folder).display().to_string())
+        .replace("{ca}", &folder.join(AUTHORITY).display().to_string())
 }

@@ -8,7 +8,6 @@ mod bookinfo;
 mod dashboards;
 mod guide;
 mod inside;
-mod local_ca;
 mod origins;
 mod product_page;
 mod state;
@@ -105,8 +104,7 @@ pub(crate) fn prepare(options: &Options) -> anyhow::Result<Prepared> {
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let origins = Origins::bind(options.address, SocketAddr::new(options.address, options.http))
         .context("cannot start the embedded services")?;
-    let certificate = local_ca::server_certificate(&folder, chrono::Utc::now())?;
-    let settings = state::write(&folder, options, &origins.addresses()?, &certificate)?;
+    let settings = state::write(&folder, options, &origins.addresses()?)?;
     Ok(Prepared { settings, guide: guide::print(options, &folder), origins })
 }
 
@@ -151,7 +149,7 @@ mod tests {
         let prepared = prepare(&options(folder.path())).unwrap();
         let settings = std::fs::read_to_string(&prepared.settings).unwrap();
         assert_eq!(settings.matches("labels = { version = ").count(), 9, "{settings}");
-        assert!(folder.path().join("manifests/certificate.yaml").exists());
+        assert!(settings.contains("local_ca = true"), "{settings}");
         for word in ["{http}", "{https}", "{ca}", "{admin}", "{metrics}"] {
             assert!(!prepared.guide.contains(word), "{word} in {}", prepared.guide);
         }

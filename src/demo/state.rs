@@ -1,4 +1,4 @@
-//! What does the demo write into its folder? The manifests, the Secret of its certificate, and limani.toml.
+//! What does the demo write into its folder? The manifests and limani.toml.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::Options;
-use super::local_ca::{ServerCertificate, write_secret};
 use super::origins::Role;
 
 /// The manifests as they are shipped in conf/demo.
@@ -28,34 +27,17 @@ const MANIFESTS: [(&str, &str); 8] = [
 ///
 /// # Errors
 /// A file cannot be written.
-pub(super) fn write(
-    folder: &Path,
-    options: &Options,
-    origins: &[(Role, SocketAddr)],
-    certificate: &ServerCertificate,
-) -> anyhow::Result<PathBuf> {
+pub(super) fn write(folder: &Path, options: &Options, origins: &[(Role, SocketAddr)]) -> anyhow::Result<PathBuf> {
     let manifests = folder.join("manifests");
     fs::create_dir_all(&manifests).with_context(|| format!("cannot make {}", manifests.display()))?;
     for (name, text) in MANIFESTS {
         let path = manifests.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    write_secret(&manifests.join("certificate.yaml"), &secret(certificate))?;
     let settings = folder.join("limani.toml");
     fs::write(&settings, limani_toml(options, origins))
         .with_context(|| format!("cannot write {}", settings.display()))?;
     Ok(settings)
-}
-
-fn secret(server: &ServerCertificate) -> String {
-    let indented = |pem: &str| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
-    format!(
-        "# Made by the demo. It holds a private key: do not share it.\napiVersion: v1\nkind: Secret\nmetadata:\n  \
-         name: bookinfo-certificate\n  namespace: istio-system\ntype: kubernetes.io/tls\nstringData:\n  \
-         tls.crt: |\n{}  tls.key: |\n{}",
-        indented(&server.certificate),
-        indented(&server.key)
-    )
 }
 
 fn limani_toml(options: &Options, origins: &[(Role, SocketAddr)]) -> String {
@@ -64,6 +46,7 @@ fn limani_toml(options: &Options, origins: &[(Role, SocketAddr)]) -> String {
          [listen]\naddress = \"{address}\"\nports = {{ 80 = {http}, 443 = {https} }}\n\n\
          [source]\nmanifests = [\"manifests\"]\n\
          variables = {{ INGRESS_DOMAIN = \"demo.localhost\", HTTPS_PORT = \"{https}\" }}\n\n\
+         # HTTPS with an authority that is made at the first start.\n[tls]\nlocal_ca = true\n\n\
          [admin]\naddress = \"{admin}\"\nready = \"{ready}\"\nmetrics = \"{metrics}\"\n\n\
          # Ctrl-C should not keep anybody waiting.\n[shutdown]\ngrace = \"0s\"\ndrain = \"5s\"\n\n\
          # Where the embedded services listen.\n[hosts]\n{hosts}",

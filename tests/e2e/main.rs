@@ -9,6 +9,7 @@ mod acme_dns;
 mod admin;
 mod bad_input;
 mod ca_faults;
+mod certificate_sources;
 mod challenges;
 mod cli;
 mod client_certificates;

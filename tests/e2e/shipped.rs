@@ -62,13 +62,12 @@ fn every_shipped_configuration_is_right() {
         .unwrap();
     is_clean(&["-c", &path("kubernetes.toml")]);
 
-    let secret = fs::read_to_string(path("conf/tls/secret.yaml")).unwrap();
-    fs::write(path("conf/demo/secret.yaml"), secret.replace("example-certificate", "bookinfo-certificate")).unwrap();
     let versions =
         [1, 2, 3].map(|n| format!("{{ address = \"127.0.0.{n}:9080\", labels = {{ version = \"v{n}\" }} }}"));
     let demo = format!(
         "[source]\nmanifests = [\"conf/demo\"]\n\
          variables = {{ INGRESS_DOMAIN = \"demo.localhost\", HTTPS_PORT = 8443 }}\n\
+         [tls]\nlocal_ca = true\n\
          [hosts]\n\"reviews.default.svc.cluster.local\" = [{}]\n",
         versions.join(", ")
     );
