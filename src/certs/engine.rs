@@ -759,6 +759,7 @@ mod tests {
                 root: None,
                 email: String::new(),
                 profile: None,
+                preferred_chain: None,
                 external_account: None,
                 challenges: Vec::new(),
                 dns: None,

@@ -86,6 +86,7 @@ mod tests {
             root: None,
             email: String::new(),
             profile: None,
+            preferred_chain: None,
             external_account: None,
             challenges: vec![ChallengeKind::TlsAlpn01, ChallengeKind::Http01, ChallengeKind::DnsPersist01],
             dns: None,

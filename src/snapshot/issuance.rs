@@ -89,6 +89,8 @@ pub(crate) struct AcmeIssuer {
     pub email: String,
     /// Asked for if the CA offers it; see `Wanted::profile`.
     pub profile: Option<String>,
+    /// Of several chains the one whose last certificate was issued under this common name.
+    pub preferred_chain: Option<String>,
     pub external_account: Option<ExternalAccount>,
     /// The kinds that may be used, best first.
     pub challenges: Vec<ChallengeKind>,

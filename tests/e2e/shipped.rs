@@ -108,7 +108,7 @@ fn written_out(tables: &[Table], choice: usize, with_issuers: bool) -> String {
         }
         text += &format!("{header}\n");
         let elsewhere = match (header.as_str(), with_issuers) {
-            ("[acme]", true) => &["directory", "root", "profile", "eab"][..],
+            ("[acme]", true) => &["directory", "root", "profile", "preferred_chain", "eab"][..],
             (_, true) => &[],
             (_, false) => &["issuers"],
         };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
@@ -26,6 +26,8 @@ const LARGEST: usize = 1024 * 1024;
 const MOST_REDIRECTS: usize = 3;
 /// No wish to be left alone counts for longer.
 const LONGEST_WAIT: u64 = 7 * 24 * 3600;
+/// No more chains of one certificate are looked at.
+const MOST_ALTERNATES: usize = 8;
 /// How long renewal information holds if the CA does not say so.
 const ASK_AGAIN: u64 = 6 * 3600;
 
@@ -51,6 +53,9 @@ pub(super) struct Heard {
     pub identities: Vec<String>,
     /// `meta.externalAccountRequired` of the directory.
     pub wants_external_account: bool,
+    /// The last chain of certificates that came, and where others for the same certificate are.
+    pub chain: Bytes,
+    pub alternates: Vec<String>,
 }
 
 /// A connection to one CA, for one order. Clones share everything.
@@ -117,7 +122,7 @@ impl Client {
         let url = usable(&head.uri.to_string()).ok_or_else(|| nonsense(format!("{} is no URL", head.uri)))?;
         let is_directory = head.method == Method::GET && url == self.0.directory;
         let is_plain = head.method == Method::GET || head.method == Method::HEAD;
-        let mut response = self.send(&head.method, url, &head.headers, body, is_plain).await?;
+        let mut response = self.send(&head.method, url.clone(), &head.headers, body, is_plain).await?;
 
         let (status, mut headers) = (response.status(), std::mem::take(response.headers_mut()));
         let wait = wait(&headers, clock::now());
@@ -135,6 +140,12 @@ impl Client {
             return Err(nonsense("a web page".to_owned()));
         }
 
+        if !failed && is_of(&headers, "application/pem-certificate-chain") {
+            self.hear(|heard| {
+                heard.chain = body.clone();
+                heard.alternates = alternates(&headers, &url);
+            });
+        }
         // Renewal information is the other plain request; without this header the library takes none.
         let wait = if head.method == Method::GET { wait.or(Some(ASK_AGAIN)) } else { wait };
         headers.remove(RETRY_AFTER);
@@ -227,8 +238,23 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8], is_directory: b
 }
 
 fn is_web_page(headers: &HeaderMap) -> bool {
+    is_of(headers, "text/html")
+}
+
+fn is_of(headers: &HeaderMap, expected: &str) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.to_ascii_lowercase().starts_with("text/html")
+    kind.to_ascii_lowercase().starts_with(expected)
+}
+
+/// Where other chains for the same certificate are (RFC 8555 section 7.4.2).
+fn alternates(headers: &HeaderMap, base: &Url) -> Vec<String> {
+    let links = headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok()).flat_map(|links| links.split(','));
+    let alternate = |link: &str| {
+        let (address, about) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let is_one = about.split(';').any(|word| matches!(word.trim(), "rel=\"alternate\"" | "rel=alternate"));
+        is_one.then(|| base.join(address).ok()).flatten()
+    };
+    links.filter_map(alternate).filter_map(|url| usable(url.as_str())).map(String::from).take(MOST_ALTERNATES).collect()
 }
 
 /// Seconds until the CA wants to hear from us again (RFC 9110 section 10.2.3), never more than [`LONGEST_WAIT`].
@@ -306,6 +332,19 @@ mod tests {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
             assert_eq!(wait(&headers, now), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn other_chains_are_found_by_their_links() {
+        let links = [
+            "<https://ca.example/dir>;rel=\"index\"",
+            "</cert/1/1>; rel=\"alternate\", <https://ca.example/cert/1/2>;rel=alternate",
+            "<javascript:x>;rel=\"alternate\"",
+            "nonsense; rel=\"alternate\"",
+        ];
+        let headers: HeaderMap = links.iter().map(|link| (LINK, HeaderValue::from_static(link))).collect();
+        let base = Url::parse("https://ca.example/cert/1").unwrap();
+        assert_eq!(alternates(&headers, &base), ["https://ca.example/cert/1/1", "https://ca.example/cert/1/2"]);
     }
 
     #[test]

@@ -271,10 +271,30 @@ impl Open<'_> {
         let policy = RetryPolicy::new().initial_delay(Duration::from_millis(100)).backoff(1.4).timeout(PATIENCE);
         let chain = patiently!(self.order.poll_certificate(&policy));
         let chain = chain.map_err(|error| ordering.explain("the certificate", error))?;
+        let chain = self.preferred(chain).await;
         match request.fault(&chain) {
             Some(fault) => Err(ordering.broken(format!("issued something else: {fault}"))),
             None => Ok(chain),
         }
+    }
+
+    /// The chain that the issuer's settings prefer, if the CA has it; else the one that is there.
+    async fn preferred(&self, chain: String) -> String {
+        let Some(root) = &self.ordering.issuer.preferred_chain else { return chain };
+        if request::ends_under(&chain, root) {
+            return chain;
+        }
+        let client = self.ordering.client;
+        for address in client.heard().alternates {
+            // The library has no door for other chains. It asks for them as for an order, and the client keeps what came.
+            let asked = patiently!(self.account.order(address.clone()));
+            let came = String::from_utf8_lossy(&client.heard().chain).into_owned();
+            if asked.is_err() && request::ends_under(&came, root) {
+                return came;
+            }
+        }
+        tracing::warn!(ca = client.host(), preferred = root, "the CA has no such chain; its own choice is taken");
+        chain
     }
 }
 

@@ -61,6 +61,13 @@ impl Request {
     }
 }
 
+/// Whether the last certificate of a chain was issued under this common name.
+pub(super) fn ends_under(chain: &str, name: &str) -> bool {
+    let Some(Ok(last)) = CertificateDer::pem_slice_iter(chain.as_bytes()).last() else { return false };
+    let Ok((_, last)) = x509_parser::parse_x509_certificate(&last) else { return false };
+    last.issuer().iter_common_name().any(|common| common.as_str().is_ok_and(|common| common == name))
+}
+
 fn covers(leaf: &X509Certificate<'_>, identifier: &Identifier) -> bool {
     let Ok(Some(names)) = leaf.subject_alternative_name() else { return false };
     names.value.general_names.iter().any(|name| match (name, identifier) {

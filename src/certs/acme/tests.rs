@@ -19,6 +19,7 @@ fn issuer(directory: &str, root: Option<&Path>, challenges: &[ChallengeKind]) ->
         root: root.map(Path::to_owned),
         email: String::new(),
         profile: None,
+        preferred_chain: None,
         external_account: None,
         challenges: challenges.to_vec(),
         dns: None,

@@ -14,6 +14,7 @@ pub(crate) fn acme_issuer(written: &acme::AcmeIssuer) -> Arc<Issuer> {
         root: written.root.clone(),
         email: written.email.clone(),
         profile: written.profile.clone(),
+        preferred_chain: written.preferred_chain.clone(),
         external_account: account
             .map(|account| ExternalAccount { key_id: account.key_id.clone(), hmac_file: account.hmac_file.clone() }),
         challenges: written.challenges.iter().copied().map(challenge).collect(),

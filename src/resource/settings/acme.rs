@@ -55,6 +55,8 @@ pub(crate) struct AcmeIssuer {
     pub email: String,
     /// Asked for if the CA offers it.
     pub profile: Option<String>,
+    /// Of several chains the one whose last certificate was issued under this common name.
+    pub preferred_chain: Option<String>,
     pub external_account: Option<ExternalAccount>,
     /// Best first.
     pub challenges: Vec<Challenge>,
@@ -70,6 +72,7 @@ impl Default for AcmeIssuer {
             root: None,
             email: String::new(),
             profile: default_profile(directory),
+            preferred_chain: None,
             external_account: None,
             challenges: Challenge::usual(false),
             dns: None,

@@ -28,6 +28,7 @@ pub(in crate::source) struct Acme {
     root: Option<String>,
     email: Option<String>,
     profile: Option<String>,
+    preferred_chain: Option<String>,
     eab: Option<Eab>,
     challenges: Option<Vec<Parsed<Kind>>>,
     dns: Option<Dns>,
@@ -45,6 +46,7 @@ struct Issuer {
     root: Option<String>,
     email: Option<String>,
     profile: Option<String>,
+    preferred_chain: Option<String>,
     eab: Option<Eab>,
     challenges: Option<Vec<Parsed<Kind>>>,
     dns: Option<Dns>,
@@ -227,6 +229,7 @@ impl Acme {
             ("directory", self.directory.is_some()),
             ("root", self.root.is_some()),
             ("profile", self.profile.is_some()),
+            ("preferred_chain", self.preferred_chain.is_some()),
             ("eab", self.eab.is_some()),
         ] {
             if is_written && !self.issuer.is_empty() {
@@ -326,6 +329,7 @@ impl Acme {
             directory: self.directory.clone(),
             root: self.root.clone(),
             profile: self.profile.clone(),
+            preferred_chain: self.preferred_chain.clone(),
             eab: self.eab.clone(),
             ..Issuer::default()
         };
@@ -348,6 +352,7 @@ impl Acme {
             root: written.root.as_ref().map(|root| folder.join(root)),
             email: written.email.as_ref().or(self.email.as_ref()).cloned().unwrap_or_default(),
             profile: written.profile.clone().or_else(|| acme::default_profile(&directory)),
+            preferred_chain: written.preferred_chain.clone(),
             directory,
             external_account: written
                 .eab

@@ -71,7 +71,12 @@ impl Pebble {
         let ca = Running::start(
             Command::new(pebble)
                 .args(["-strict", "-config", "pebble.json", "-dnsserver", &at(8053)])
-                .envs([("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_AUTHZREUSE", "0"), ("PEBBLE_WFE_NONCEREJECT", "20")])
+                .envs([
+                    ("PEBBLE_VA_NOSLEEP", "1"),
+                    ("PEBBLE_AUTHZREUSE", "0"),
+                    ("PEBBLE_WFE_NONCEREJECT", "20"),
+                    ("PEBBLE_ALTERNATE_ROOTS", "2"),
+                ])
                 .current_dir(folder.path()),
         );
         for port in [14000, 8055] {
@@ -96,6 +101,21 @@ impl Pebble {
         let body = json!({"host": format!("{name}."), "value": value}).to_string();
         let sent = reqwest::Client::new().post(format!("{}/set-txt", self.records)).body(body).send().await.unwrap();
         assert!(sent.status().is_success());
+    }
+
+    /// The common names of its roots.
+    async fn roots(&self) -> Vec<String> {
+        let own = reqwest::Certificate::from_pem(&std::fs::read(&self.root).unwrap()).unwrap();
+        let client = reqwest::Client::builder().tls_certs_only([own]).build().unwrap();
+        let mut names = Vec::new();
+        for number in 0..3 {
+            let sent = client.get(format!("https://{}:15000/roots/{number}", self.address)).send().await.unwrap();
+            let pem = sent.bytes().await.unwrap();
+            let root = CertificateDer::from_pem_slice(&pem).unwrap();
+            let (_, root) = x509_parser::parse_x509_certificate(&root).unwrap();
+            names.push(root.subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned());
+        }
+        names
     }
 
     /// Answers the CA as the gateway does, where the CA looks.
@@ -181,6 +201,22 @@ async fn every_kind_of_order() {
     }
     let unknown = Wanted { profile: Some("nobody knows".into()), ..wanted(&["c.example.com"], KeyKind::EcdsaP256) };
     web.issue(Order { wanted: &unknown, replaces: None }).await.unwrap();
+
+    // Another chain, and one that the CA does not have.
+    let ends = |issued: &Issued| {
+        let last = CertificateDer::pem_slice_iter(issued.chain.as_bytes()).last().unwrap().unwrap();
+        let (_, last) = x509_parser::parse_x509_certificate(&last).unwrap();
+        last.issuer().iter_common_name().next().unwrap().as_str().unwrap().to_owned()
+    };
+    let usual = ends(&one);
+    let mut others = pebble.roots().await;
+    assert_eq!(others.len(), 3, "{others:?}");
+    others.retain(|root| *root != usual);
+    for (root, expected) in [(others[1].as_str(), others[1].as_str()), ("nobody", usual.as_str())] {
+        let issuer = AcmeIssuer { preferred_chain: Some(root.to_owned()), ..pebble.issuer(&[Http01]) };
+        let picky = Acme::new("test", issuer, Store::open(folder.path()).unwrap(), challenges.clone());
+        assert_eq!(ends(&picky.gets(&["f.example.com"]).await.unwrap()), expected);
+    }
 
     // Renewal information, a replacement, and one more of what was replaced already.
     let window = web.renewal_window(&leaf(&one)).await.unwrap().unwrap();
