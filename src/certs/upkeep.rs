@@ -12,8 +12,6 @@ use crate::snapshot::tls::TlsServer;
 use crate::telemetry::metrics::Metrics;
 
 const DAY: i64 = 86_400;
-/// Days before the end at which somebody is told.
-const TOLD_AT: [i64; 3] = [1, 7, 30];
 /// A certificate that nobody wants is removed so long after its end, in seconds.
 const KEPT_AFTER_END: i64 = 30 * DAY;
 /// Certificates with numbers of their own; those that end first.
@@ -23,19 +21,12 @@ const MOST_SHOWN: usize = 1000;
 #[derive(Default)]
 pub(super) struct Told(HashMap<String, i64>);
 
-/// The nearest limit in days that a certificate has passed on its way to its end. Limits longer than a quarter of its
-/// life do not count: short-lived certificates are renewed in their last third.
-pub(super) fn days_left(not_before: i64, not_after: i64, now: i64) -> Option<i64> {
-    let (life, left) = (not_after.saturating_sub(not_before), not_after.saturating_sub(now));
-    TOLD_AT.into_iter().find(|days| left <= days * DAY && days * DAY * 4 <= life)
-}
-
 /// Tells of certificates in force that come to their end, once for each limit, and shows when all end.
 pub(super) fn look_at_dates(snapshot: &Snapshot, told: &mut Told, metrics: &Metrics, now: i64) {
     let served = served(snapshot);
     told.0.retain(|fingerprint, _| served.values().any(|certificate| certificate.sha256 == *fingerprint));
     for (source, certificate) in &served {
-        let Some(days) = days_left(certificate.not_before, certificate.not_after, now) else { continue };
+        let Some(days) = certificate.days_left(now) else { continue };
         if told.0.get(&certificate.sha256).is_some_and(|before| *before <= days) {
             continue;
         }
@@ -108,24 +99,6 @@ mod tests {
     use super::super::stored::tests::make;
     use super::*;
     use crate::snapshot::issuance::{Identifier, KeyKind};
-
-    #[test]
-    fn somebody_is_told_once_it_is_late_for_a_certificate_of_that_life() {
-        for (life, left, expected) in [
-            (365, 31, None),
-            (365, 30, Some(30)),
-            (365, 7, Some(7)),
-            (365, 1, Some(1)),
-            (365, -3, Some(1)),
-            (90, 25, None),
-            (90, 7, Some(7)),
-            (6, 2, None),
-            (6, 1, Some(1)),
-            (1, 0, None),
-        ] {
-            assert_eq!(days_left(0, life * DAY, (life - left) * DAY), expected, "{left} of {life} days are left");
-        }
-    }
 
     #[test]
     fn only_what_nobody_wants_and_ended_long_ago_goes() {

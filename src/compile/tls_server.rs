@@ -287,6 +287,9 @@ fn tell_dates(work: &mut Work<'_>, offer: &Offer, server: &BoundServer<'_>) {
         if let Some(fault) = Fault::of_dates(&facts.certificate, work.now) {
             let message = format!("{}: {fault}; it is served nevertheless", facts.source);
             report_fault(work, server, &codes::CERTIFICATE_DATE, message, Some(&fault));
+        } else if let Some(days) = facts.certificate.days_left(work.now) {
+            let days = if days == 1 { "a day".to_owned() } else { format!("{days} days") };
+            report(work, server, &codes::CERTIFICATE_ENDS, format!("{} ends in less than {days}", facts.source));
         }
     }
 }

@@ -204,6 +204,8 @@ codes! {
         "If the issuer is an intermediate authority, append its certificate.";
     IDENTITY_AWAITED = "LIM0077" Error "our identity in the mesh is needed and not there yet; what needs it fails until it comes"
         "See LIM0074 for what its source says.";
+    CERTIFICATE_ENDS = "LIM0078" Warning "a certificate ends within 30, 7 or 1 days and was not renewed; limits beyond a quarter of its life do not count"
+        "Renew it, or see in `limani certs` why it was not renewed.";
 
     CERTIFICATE_AWAITED = "LIM0080" Info "a certificate is being issued; until it is there, handshakes of its names fail"
         "Wait; `limani certs` tells how it goes, and why it does not.";

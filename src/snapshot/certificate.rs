@@ -112,6 +112,14 @@ impl Certificate {
             || self.dns.iter().any(|name| covers(name, wanted))
     }
 
+    /// The nearest limit in days that it has passed on its way to its end: 30, 7 or 1. Limits longer than a quarter of its
+    /// life do not count, as short-lived certificates are renewed in their last third.
+    pub(crate) fn days_left(&self, now: i64) -> Option<i64> {
+        const DAY: i64 = 86_400;
+        let (life, left) = (self.not_after.saturating_sub(self.not_before), self.not_after.saturating_sub(now));
+        [1, 7, 30].into_iter().find(|days| left <= days * DAY && days * DAY * 4 <= life)
+    }
+
     /// Whether `now`, in seconds since 1970, lies within its dates.
     pub(crate) fn is_in_date(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
@@ -271,6 +279,26 @@ mod tests {
         params.distinguished_name.push(DnType::CustomDnType(vec![1, 2, 3, 4]), "x");
         let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         (Certificate::read(made.der()).unwrap(), made.der().to_vec())
+    }
+
+    #[test]
+    fn somebody_is_told_once_it_is_late_for_a_certificate_of_that_life() {
+        const DAY: i64 = 86_400;
+        for (life, left, expected) in [
+            (365, 31, None),
+            (365, 30, Some(30)),
+            (365, 7, Some(7)),
+            (365, 1, Some(1)),
+            (365, -3, Some(1)),
+            (90, 25, None),
+            (90, 7, Some(7)),
+            (6, 2, None),
+            (6, 1, Some(1)),
+            (1, 0, None),
+        ] {
+            let certificate = Certificate { not_before: 0, not_after: life * DAY, ..Certificate::default() };
+            assert_eq!(certificate.days_left((life - left) * DAY), expected, "{left} of {life} days are left");
+        }
     }
 
     #[test]
