@@ -105,7 +105,11 @@ fn generate(kind: KeyKind) -> Result<KeyPair, rcgen::Error> {
 }
 
 /// The authority of the folder, which may speak for `identifiers` when this returns.
-fn authority(folder: &Path, identifiers: &[Identifier], now: i64) -> Result<Issuer<'static, KeyPair>, String> {
+pub(super) fn authority(
+    folder: &Path,
+    identifiers: &[Identifier],
+    now: i64,
+) -> Result<Issuer<'static, KeyPair>, String> {
     let told = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     durable::make_folder(folder).map_err(told("the folder cannot be made"))?;
     let _lock = lock(&folder.join(LOCK)).map_err(told("its lock cannot be had"))?;

@@ -171,12 +171,24 @@ fn told(status: &Value) -> String {
         let chains: Vec<&str> = listener["chains"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         lines.push(format!("listener {} {}", word(listener, "address"), chains.join(", ")));
     }
+    lines.extend(told_identity(&status["identity"]));
     let last = &status["lastReload"];
     if last.is_object() {
         lines.push(format!("last reload at {}:", word(last, "at")));
         lines.push(told_reload(last).trim_end().to_owned());
     }
     lines.join("\n") + "\n"
+}
+
+/// Who the gateway is in the mesh, if anybody.
+fn told_identity(identity: &Value) -> Option<String> {
+    let source = identity["source"].as_str()?;
+    let certificate = &identity["certificate"];
+    let id = certificate["spiffeId"].as_str().unwrap_or("without a SPIFFE ID");
+    Some(match certificate["notAfter"].as_str() {
+        Some(end) => format!("identity {id} until {end}, from {source}"),
+        None => format!("identity: none, from {source}"),
+    })
 }
 
 /// An outcome: its findings and its verdict.

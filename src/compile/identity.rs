@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use crate::resource::codes::{self, Code};
 use crate::resource::settings::{IdentityKind, IdentitySettings, Settings};
-use crate::snapshot::identity::{IdentitySource, Istiod, Workload, WorkloadApi};
+use crate::snapshot::identity::{IdentitySource, Istiod, LocalIdentity, Workload, WorkloadApi};
 
 const ISTIOD: &str = "istiod.istio-system.svc:15012";
 /// Where Istio mounts the ConfigMap `istio-ca-root-cert`.
 const ROOT: &str = "/var/run/secrets/istio/root-cert.pem";
 /// Where Istio mounts the token for `istio-ca`.
 const TOKEN: &str = "/var/run/secrets/tokens/istio-token";
+/// Where `[tls] local_ca` has it.
+const LOCAL_CA: &str = "local-ca";
 /// Istio's SECRET_TTL.
 const TTL: Duration = Duration::from_secs(24 * 3600);
 
@@ -36,6 +38,11 @@ pub(super) fn source(settings: &Settings) -> Option<IdentitySource> {
             signer: identity.signer.clone(),
             ttl: identity.ttl.unwrap_or(TTL),
         }))),
+        IdentityKind::LocalCa => Some(IdentitySource::LocalCa(LocalIdentity {
+            folder: settings.tls.local_ca.clone().unwrap_or_else(|| identity.base.join(LOCAL_CA)),
+            workload: workload(settings),
+            ttl: identity.ttl.unwrap_or(TTL),
+        })),
     }
 }
 

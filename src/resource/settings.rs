@@ -105,6 +105,8 @@ pub(crate) enum IdentityKind {
     WorkloadApi,
     /// istiod or istio-csr.
     Istiod,
+    /// Our own authority, that of `[tls] local_ca`.
+    LocalCa,
 }
 
 impl IdentitySettings {

@@ -10,6 +10,7 @@ use std::time::Duration;
 pub(crate) enum IdentitySource {
     WorkloadApi(WorkloadApi),
     Istiod(Box<Istiod>),
+    LocalCa(LocalIdentity),
 }
 
 impl IdentitySource {
@@ -18,6 +19,7 @@ impl IdentitySource {
         match self {
             IdentitySource::WorkloadApi(_) => "workload-api",
             IdentitySource::Istiod(_) => "istiod",
+            IdentitySource::LocalCa(_) => "local-ca",
         }
     }
 }
@@ -50,6 +52,15 @@ pub(crate) struct Istiod {
     /// Which signer of several the CA should take (Istio's ISTIO_META_CERT_SIGNER).
     pub signer: Option<String>,
     /// How long the certificate should be valid; the CA may make it shorter.
+    pub ttl: Duration,
+}
+
+/// An identity from our own authority, for development.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LocalIdentity {
+    /// The authority's folder.
+    pub folder: PathBuf,
+    pub workload: Workload,
     pub ttl: Duration,
 }
 

@@ -11,9 +11,9 @@ use tonic::{Code, Status};
 
 use crate::support::backend::{Backend, Shown};
 use crate::support::certificate::Authority;
-use crate::support::gateway::{Plan, TestGateway, until};
+use crate::support::gateway::{HTTPS, Plan, TestGateway, until};
 use crate::support::istiod::{Istiod, Mood};
-use crate::support::manifests::{all_to, http_gateway, route, service};
+use crate::support::manifests::{all_to, http_gateway, route, route_on, service};
 use crate::support::svid::{HOUR, Svid, der};
 use crate::support::workload_api::{Agent, SvidResponse, X509Svid};
 
@@ -293,4 +293,44 @@ fn a_ca_that_never_answers_is_told_and_the_gateway_serves_what_it_can() {
     assert!(told.contains("no answer in ten seconds"), "{told}");
     istiod.mood(Mood::Good);
     answers(&gateway, 200);
+}
+
+#[test]
+fn the_local_authority_vouches_for_both_sides() {
+    let plain = Backend::http1("plain");
+    let plan = Plan::new();
+    let own = std::net::SocketAddr::from((plan.address(), HTTPS));
+    let inner = format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{ name: inner, namespace: istio-system }}
+spec:
+  selector: {{ istio: ingressgateway }}
+  servers:
+  - {{ port: {{ number: {HTTPS}, name: https, protocol: HTTPS }}, hosts: ['*'], tls: {{ mode: ISTIO_MUTUAL }} }}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{ name: web, namespace: default }}
+spec:
+  host: web.test
+  trafficPolicy: {{ tls: {{ mode: ISTIO_MUTUAL, sni: inner.test, subjectAltNames: [{OURS}] }} }}
+"
+    );
+    let manifests = [
+        http_gateway(),
+        inner,
+        service("web.test", own, "HTTP"),
+        service("plain.test", plain.address, "HTTP"),
+        route("web", "web.test", &all_to("web.test")),
+        route_on("istio-system/inner", "inner", "web.test", &all_to("plain.test")),
+    ];
+    let settings = "[identity]\nsource = \"local-ca\"\n";
+    let gateway = plan.manifest("all.yaml", &manifests.concat()).settings(settings).start();
+    let answer = gateway.get("web.test", "/");
+    assert_eq!((answer.status, answer.backend().as_str()), (200, "plain"), "{}", gateway.log());
+    assert_eq!(codes(&gateway), Vec::<String>::new());
+    let told = String::from_utf8_lossy(&gateway.command(&["status"]).stdout).into_owned();
+    assert!(told.contains(&format!("identity {OURS} until ")) && told.contains(", from local-ca"), "{told}");
 }

@@ -133,8 +133,11 @@ fn every_key_of_the_annotated_settings_exists() {
     assert!(tables.len() > 10 && keys > 60, "{} tables, {keys} keys", tables.len());
     fs::write(conf.join("mesh.yaml"), "").unwrap();
     let files = [("server.pem", "cert-chain.pem"), ("server.key", "key.pem"), ("ca.pem", "root-cert.pem")];
+    fs::create_dir(conf.join("identity")).unwrap();
     for (made, wanted) in files {
-        fs::copy(conf.join("tls").join(made), conf.join(wanted)).expect("the development authority has made it");
+        for place in [conf.join(wanted), conf.join("identity").join(wanted)] {
+            fs::copy(conf.join("tls").join(made), place).expect("the development authority has made it");
+        }
     }
     fs::create_dir(conf.join("certs")).unwrap();
     fs::write(conf.join("ticket-secrets"), "a secret of at least thirty-two characters\n").unwrap();

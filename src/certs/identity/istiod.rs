@@ -24,7 +24,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::messages::{CertificateRequest, CertificateResponse};
-use super::schedule::{self, CALL};
+use super::schedule::{self, CALL, LEAST_PAUSE};
 use super::svid::{Identity, Parts};
 use super::transport::{Client, Door, words};
 use super::{Source, SourceError};
@@ -35,8 +35,6 @@ use crate::snapshot::identity::{Istiod, Workload};
 const CREATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 /// How often the file of roots is looked at.
 const LOOK: Duration = Duration::from_secs(2);
-/// However short a certificate lives, the CA is not asked more often.
-const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A CA that signs what we ask for.
 pub(super) struct FromIstiod {
@@ -314,8 +312,8 @@ mod tests {
         let secret = identity.secret();
         let count = |key: &str| certificates(&secret[key]).unwrap().len();
         assert_eq!((count("tls.crt"), count("ca.crt")), (1, 2), "the root is not shown to others, but believed");
-        let followed = identity.with_roots(&[known.clone()]).unwrap().secret();
-        assert_eq!(certificates(&followed["ca.crt"]).unwrap(), [known.clone()]);
+        let followed = identity.with_roots(std::slice::from_ref(&known)).unwrap().secret();
+        assert_eq!(certificates(&followed["ca.crt"]).unwrap(), [known]);
         assert_eq!(followed["tls.crt"], secret["tls.crt"]);
     }
 

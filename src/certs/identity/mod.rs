@@ -5,6 +5,7 @@
 //! in files are Secrets like all other certificate files, and are read and watched where those are.
 
 mod istiod;
+mod local;
 mod messages;
 mod schedule;
 mod svid;
@@ -22,6 +23,7 @@ pub(crate) use self::schedule::Age;
 pub(crate) use self::svid::Identity;
 
 use self::istiod::FromIstiod;
+use self::local::FromLocalCa;
 use self::workload_api::FromWorkloadApi;
 use crate::base::clock;
 use crate::snapshot::identity::IdentitySource;
@@ -180,5 +182,6 @@ fn open(plan: &IdentitySource) -> Box<dyn Source> {
     match plan {
         IdentitySource::WorkloadApi(plan) => Box::new(FromWorkloadApi::new(plan.clone())),
         IdentitySource::Istiod(plan) => Box::new(FromIstiod::new((**plan).clone())),
+        IdentitySource::LocalCa(plan) => Box::new(FromLocalCa::new(plan.clone())),
     }
 }

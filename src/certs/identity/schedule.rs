@@ -11,6 +11,9 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 /// The first wait inside one call, and how long a call with all its tries may take.
 pub(super) const CALL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
+/// However short a certificate lives, no authority is asked more often.
+pub(super) const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long a certificate is still good before it has to be renewed. Times are in seconds since 1970; `chance` lies
 /// between 0 and 1.
 pub(super) fn until_renewal(not_before: i64, not_after: i64, now: i64, chance: f64) -> Duration {
