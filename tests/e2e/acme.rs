@@ -38,6 +38,28 @@ fn a_route_has_its_certificate_by_http_01_and_plaintext_is_sent_to_it() {
     assert!(until(|| walk(&left).is_empty().then_some(())).is_some(), "{files:?}");
 }
 
+#[test]
+fn a_name_that_nobody_wrote_down_is_ordered_at_its_first_handshake_if_the_ask_url_allows_it() {
+    let (web, plan) = (Backend::http1("web"), Plan::new());
+    let Some(pebble) = PebblePlan::new(plan.address()).start() else { return };
+    let gate = Backend::heard("gate", |target, _| if target.ends_with("?domain=may.example.test") { 200 } else { 404 });
+    let manifests = [
+        gateway("any", "'*'", "acme://"),
+        service("web.test", web.address, "HTTP"),
+        route_on("istio-system/any", "web", "*", &all_to("web.test")),
+    ];
+    let settings = issuer("pebble", &pebble.directory, &pebble.api_root, "challenges = [\"tls-alpn-01\"]")
+        + &format!("[acme.on_demand]\nask = \"http://{}/ask\"\n", gate.address);
+    let gateway = plan.settings(&settings).manifest("all.yaml", &manifests.concat()).start();
+    let root = pebble.root();
+    let answer = get(&gateway, "may.example.test", &root);
+    assert_eq!((answer.status, answer.backend().as_str()), (200, "web"), "{answer:?}\n{}", gateway.log());
+    let first = leaf(&gateway, "may.example.test");
+    assert!(first.is_some() && first == leaf(&gateway, "MAY.example.test"), "it is ordered once");
+    assert!(leaf(&gateway, "not.example.test").is_none(), "{}", gateway.log());
+    assert!(gateway.metric("limani_tls_handshakes_total", "no_certificate") >= 1.0, "{}", gateway.metrics());
+}
+
 /// The files below a folder.
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
