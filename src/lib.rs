@@ -38,7 +38,7 @@
 //! ```text
 //! pingora_core    <- net upstream/connect.rs proxy/http
 //! pingora_http    <- proxy/http
-//! webpki          <- compile/authorities.rs compile/client_verifier.rs
+//! webpki          <- compile/authorities.rs compile/client_verifier.rs compile/peer_roots.rs
 //! arc_swap        <- snapshot/store.rs upstream/dns.rs
 //! hickory_resolver <- upstream/dns.rs certs/acme/dns
 //! prometheus      <- telemetry/metrics.rs
