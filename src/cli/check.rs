@@ -53,8 +53,8 @@ impl Check {
                 let notes = count(&findings, Severity::Info);
                 let mut report =
                     json!({ "errors": errors, "warnings": warnings, "notes": notes, "findings": findings });
-                if issuance.orders_any() {
-                    report["certificates"] = issuance::json(&issuance);
+                if let Some(report) = report.as_object_mut().filter(|_| issuance.orders_any()) {
+                    report.insert("certificates".to_owned(), issuance::json(&issuance));
                 }
                 say(&format!("{report:#}\n"));
             }
