@@ -23,6 +23,7 @@ mod http2;
 mod identity;
 mod mesh;
 mod mirrors;
+mod on_demand;
 mod reload;
 mod renewal;
 mod retries;

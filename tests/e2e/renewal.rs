@@ -111,14 +111,35 @@ fn two_gateways_on_one_storage_order_once() {
     let settings = format!("[acme]\nstorage = \"{}\"\n", storage.display())
         + &issuer("pebble", &pebble.directory, &pebble.api_root, "challenges = [\"http-01\"]")
         + &route(HOST, web.address);
-    let second = Plan::new().settings(&settings).watching().start();
-    let first = first.settings(&settings).watching().start();
+    let first = first.settings(&settings).start();
+    let second = Plan::new().settings(&settings).start();
     let root = pebble.root();
     for gateway in [&first, &second] {
         until_served(gateway, HOST, &root);
     }
     assert_eq!(leaf(&first, HOST), leaf(&second, HOST));
     assert_eq!(pebble.issued(), 1, "{}\n---\n{}", first.log(), second.log());
+}
+
+#[test]
+fn who_dies_during_an_order_is_succeeded_by_who_waits() {
+    let (web, ca, storage) = (Backend::http1("web"), Ca::new().slow(10_000), tempfile::tempdir().unwrap());
+    let start = || {
+        let shared = format!("[acme]\nstorage = \"{}\"\n", storage.path().display());
+        let plan = Plan::new().settings(&shared).settings(&issuer("ca", &ca.directory, &ca.root, ""));
+        plan.settings(&route(HOST, web.address)).start()
+    };
+    let mut first = start();
+    let is_ordered = || (ca.asked(Door::Finalize).len() == 1).then_some(());
+    assert!(until(is_ordered).is_some(), "{}", first.log());
+    let second = start();
+    let waits = || second.admin("/certs").body.contains("at work on it").then_some(());
+    assert!(until(waits).is_some(), "{}", second.admin("/certs").body);
+    assert_eq!(ca.asked(Door::NewOrder).len(), 1);
+    first.kill();
+    ca.hurry();
+    until_served(&second, HOST, &ca.root());
+    assert_eq!((ca.asked(Door::NewOrder).len(), ca.asked(Door::NewAccount).len()), (2, 1));
 }
 
 #[test]
