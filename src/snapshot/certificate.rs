@@ -31,7 +31,7 @@ pub(crate) struct Certificate {
     /// Of the whole certificate, hexadecimal.
     pub sha256: String,
     pub sha1: String,
-    /// PEM with its line ends, blanks, `+`, `/` and `=` escaped, as Envoy puts it into headers.
+    /// PEM with its line ends, blanks, `+`, `/` and `=` escaped, as Envoy puts it into headers; empty for our own.
     pub escaped_pem: String,
 }
 
@@ -39,10 +39,10 @@ impl Certificate {
     /// Reads DER; `None` if it is no certificate.
     pub(crate) fn read(der: &[u8]) -> Option<Certificate> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
-        Some(Certificate::of(&parsed))
+        Some(Certificate { escaped_pem: escaped_pem(der), ..Certificate::of(&parsed) })
     }
 
-    /// What was read already.
+    /// What was read already, without its PEM: nobody sends our own in headers.
     pub(crate) fn of(parsed: &X509Certificate<'_>) -> Certificate {
         let der = parsed.as_raw();
         let mut certificate = Certificate {
@@ -53,7 +53,6 @@ impl Certificate {
             not_after: parsed.validity().not_after.timestamp(),
             sha256: fingerprint(&SHA256, der),
             sha1: fingerprint(&SHA1_FOR_LEGACY_USE_ONLY, der),
-            escaped_pem: escaped_pem(der),
             ..Certificate::default()
         };
         certificate.read_names(parsed);

@@ -71,7 +71,7 @@ pub(super) struct Folders {
 
 struct Known {
     /// By the key of the Secret.
-    stamps: BTreeMap<&'static str, Stamp>,
+    stamps: Vec<(&'static str, Stamp)>,
     secret: Arc<Object<Secret>>,
 }
 
@@ -80,9 +80,8 @@ impl Known {
         self.secret.meta.name == name && self.secret.meta.namespace == namespace
     }
 
-    fn proves_unchanged(&self, now: &BTreeMap<&'static str, Stamp>) -> bool {
-        let same =
-            |((a, earlier), (b, now)): ((&&str, &Stamp), (&&str, &Stamp))| a == b && earlier.proves_unchanged(now);
+    fn proves_unchanged(&self, now: &[(&'static str, Stamp)]) -> bool {
+        let same = |((a, earlier), (b, now)): (&(&str, Stamp), &(&str, Stamp))| a == b && earlier.proves_unchanged(now);
         self.stamps.len() == now.len() && self.stamps.iter().zip(now).all(same)
     }
 }
@@ -261,7 +260,7 @@ fn place(path: &Path) -> Location {
 }
 
 /// What the files of a Secret hold, by its keys.
-type Content = (BTreeMap<&'static str, Stamp>, BTreeMap<String, Vec<u8>>);
+type Content = (Vec<(&'static str, Stamp)>, BTreeMap<String, Vec<u8>>);
 
 /// Reads the files of a Secret; `None` if they are surely those that are known. Fails with the first that cannot be
 /// read: what is left would be of another time.
@@ -269,16 +268,16 @@ fn read<'a>(
     found: &'a BTreeMap<&'static str, PathBuf>,
     known: Option<&Known>,
 ) -> Result<Option<Content>, (&'a Path, io::Error)> {
-    let mut stamps = BTreeMap::new();
+    let mut stamps = Vec::with_capacity(found.len());
     for (key, path) in found {
-        stamps.insert(*key, Stamp::of(path).map_err(|error| (path.as_path(), error))?);
+        stamps.push((*key, Stamp::of(path).map_err(|error| (path.as_path(), error))?));
     }
     if known.is_some_and(|known| known.proves_unchanged(&stamps)) {
         return Ok(None);
     }
     let mut data = BTreeMap::new();
-    for (key, path) in found {
-        let is_long = stamps.get(key).is_some_and(|stamp| stamp.size() > MAX_BYTES);
+    for ((key, path), (_, stamp)) in found.iter().zip(&stamps) {
+        let is_long = stamp.size() > MAX_BYTES;
         let bytes = if is_long { Err(io::Error::other("it is longer than 1 MiB")) } else { fs::read(path) };
         data.insert((*key).to_owned(), bytes.map_err(|error| (path.as_path(), error))?);
     }
