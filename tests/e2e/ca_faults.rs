@@ -52,7 +52,7 @@ fn a_limit_is_remembered_over_a_restart() {
 
 #[test]
 fn what_is_served_goes_on_while_renewals_fail() {
-    let (web, ca) = (Backend::http1("web"), Ca::new().to_renew(1000));
+    let (web, ca) = (Backend::http1("web"), Ca::new().renewed_early(1000));
     let gateway = site(&ca, &web).start();
     until_served(&gateway, HOST, &ca.root());
     ca.script(Door::NewOrder, vec![Reply::new(500, ""); 1000]);
@@ -62,7 +62,7 @@ fn what_is_served_goes_on_while_renewals_fail() {
 
 #[test]
 fn a_certificate_that_was_replaced_by_somebody_else_is_ordered_without_naming_it() {
-    let (web, ca) = (Backend::http1("web"), Ca::new().to_renew(1));
+    let (web, ca) = (Backend::http1("web"), Ca::new().renewed_early(1));
     ca.script_after(Door::NewOrder, 1, Reply::problem(409, "alreadyReplaced", "somebody was faster"));
     let gateway = site(&ca, &web).start();
     assert!(until(|| (ca.issued() == 2).then_some(())).is_some(), "{}", gateway.log());

@@ -48,7 +48,7 @@ fn a_restart_orders_nothing() {
 
 #[test]
 fn a_window_in_the_past_renews_at_once_with_a_new_key_and_names_the_old_certificate() {
-    let (web, ca) = (Backend::http1("web"), Ca::new().to_renew(1));
+    let (web, ca) = (Backend::http1("web"), Ca::new().renewed_early(1));
     let gateway = site(&ca, &web).start();
     let second = until(|| (ca.issued() == 2).then_some(()));
     assert!(second.is_some(), "{}", gateway.log());

@@ -82,7 +82,7 @@ struct State {
     /// How often an order is `processing` before it is done.
     polls: usize,
     /// So many certificates, from the first, should be renewed at once.
-    to_renew: usize,
+    renewed_early: usize,
 }
 
 struct Order {
@@ -132,7 +132,7 @@ impl Ca {
             validity: Duration::from_secs(90 * 86_400),
             tells_windows: true,
             polls: 0,
-            to_renew: 0,
+            renewed_early: 0,
         };
         let shared = Arc::new(Shared { base: format!("https://{address}"), authority, state: Mutex::new(state) });
         let served = Arc::clone(&shared);
@@ -175,8 +175,8 @@ impl Ca {
     }
 
     /// The first `count` certificates have a renewal window in the past (RFC 9773); the others' is far away.
-    pub fn to_renew(self, count: usize) -> Self {
-        self.state().to_renew = count;
+    pub fn renewed_early(self, count: usize) -> Self {
+        self.state().renewed_early = count;
         self
     }
 
@@ -419,7 +419,7 @@ impl State {
         let serial = identifier.rsplit('.').next().and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok());
         let serial = serial.unwrap_or_default().iter().fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte));
         let now = chrono::Utc::now();
-        let start = match serial < FIRST + self.to_renew as u64 {
+        let start = match serial < FIRST + self.renewed_early as u64 {
             true => now - chrono::TimeDelta::hours(2),
             false => now + chrono::TimeDelta::days(60),
         };
