@@ -29,7 +29,9 @@ pub(super) enum Fault {
     Expired(i64),
     /// Until when.
     NotYetValid(i64),
-    /// Sent in the right order nevertheless.
+    /// The key belongs to a later certificate.
+    LeafNotFirst,
+    /// Of the intermediates. They are sent in the right order nevertheless.
     WrongOrder,
     /// The chain holds certificates that have nothing to do with it.
     Unrelated,
@@ -77,6 +79,7 @@ impl Fault {
             Fault::WeakKey(_) => "weak_key",
             Fault::Expired(_) => "expired",
             Fault::NotYetValid(_) => "not_yet_valid",
+            Fault::LeafNotFirst => "leaf_not_first",
             Fault::WrongOrder => "wrong_order",
             Fault::Unrelated => "unrelated",
             Fault::MissingIntermediate(_) => "missing_intermediate",
@@ -96,7 +99,9 @@ impl Fault {
             Fault::WeakKey(_) => "use an RSA key of 2048 bits or more, or ECDSA with P-256",
             Fault::Expired(_) => "renew the certificate",
             Fault::NotYetValid(_) => "wait, or look at the clocks of this machine and of the issuer",
-            Fault::WrongOrder => "put the server's certificate first, and behind each one that of its issuer",
+            Fault::LeafNotFirst | Fault::WrongOrder => {
+                "put the server's certificate first, and behind each one that of its issuer"
+            }
             Fault::Unrelated => "remove what does not lead from the server's certificate to its root",
             Fault::MissingIntermediate(_) => "append the certificate of the issuer to the server's",
         }
@@ -121,6 +126,7 @@ impl fmt::Display for Fault {
             Fault::WeakKey(bits) => write!(f, "the RSA key has {bits} bits, which is too weak"),
             Fault::Expired(at) => write!(f, "its certificate expired at {}", date(*at)),
             Fault::NotYetValid(at) => write!(f, "its certificate is not valid before {}", date(*at)),
+            Fault::LeafNotFirst => f.write_str("the certificate that the key belongs to is not the first one"),
             Fault::WrongOrder => f.write_str("its certificates are in the wrong order; they are sent in the right one"),
             Fault::Unrelated => f.write_str("it holds certificates that are no part of the chain"),
             Fault::MissingIntermediate(issuer) => {

@@ -15,25 +15,24 @@ pub(super) struct Order {
     pub lone: Option<String>,
 }
 
-/// The order for the leaf at the place `leaf`. `known` are the authorities that stand beside the chain.
+/// The order for the certificate that comes first. `known` are the authorities that stand beside the chain.
 ///
 /// An order in which every certificate is that of an issuer of an earlier one is left as it is: it may hold several ways
 /// to several roots.
-pub(super) fn order(chain: &[X509Certificate<'_>], leaf: usize, known: &[X509Certificate<'_>]) -> Order {
+pub(super) fn order(chain: &[X509Certificate<'_>], known: &[X509Certificate<'_>]) -> Order {
     let issued = |issuer: usize, earlier: &[usize]| {
         chain.get(issuer).is_some_and(|issuer| {
             earlier.iter().filter_map(|at| chain.get(*at)).any(|certificate| is_issued_by(certificate, issuer))
         })
     };
     let given: Vec<usize> = (0..chain.len()).collect();
-    let is_good =
-        leaf == 0 && given.iter().skip(1).all(|place| issued(*place, given.get(..*place).unwrap_or_default()));
+    let is_good = given.iter().skip(1).all(|place| issued(*place, given.get(..*place).unwrap_or_default()));
     let mut faults = Vec::new();
     let places = if is_good {
         given
     } else {
-        let mut places = vec![leaf];
-        let mut rest: Vec<usize> = given.iter().copied().filter(|place| *place != leaf).collect();
+        let mut places = vec![0];
+        let mut rest: Vec<usize> = given.iter().copied().skip(1).collect();
         while let Some(at) = rest.iter().position(|place| issued(*place, &places)) {
             places.push(rest.remove(at));
         }
@@ -47,9 +46,9 @@ pub(super) fn order(chain: &[X509Certificate<'_>], leaf: usize, known: &[X509Cer
         places
     };
     let mut lone = None;
-    if let Some(certificate) = chain.get(leaf)
+    if let Some(certificate) = chain.first()
         && !is_issued_by(certificate, certificate)
-        && !(0..chain.len()).any(|place| place != leaf && issued(place, &[leaf]))
+        && !(1..chain.len()).any(|place| issued(place, &[0]))
         && !known.iter().any(|authority| is_issued_by(certificate, authority))
     {
         let issuer = certificate.issuer().to_string();
@@ -104,22 +103,21 @@ mod tests {
         let (public, _) = signed("public", Some(&by_middle), true);
         let (other, _) = signed("other", None, false);
         let missing = || vec![Fault::MissingIntermediate("CN=middle".into())];
-        for (case, chain, leaf, known, places, faults, lone) in [
-            ("right", vec![&leaf, &middle, &root], 0, vec![], vec![0, 1, 2], vec![], false),
-            ("without its root", vec![&leaf, &middle], 0, vec![], vec![0, 1], vec![], false),
-            ("upside down", vec![&root, &middle, &leaf], 2, vec![], vec![2, 1, 0], vec![Fault::WrongOrder], false),
-            ("root too early", vec![&leaf, &root, &middle], 0, vec![], vec![0, 2, 1], vec![Fault::WrongOrder], false),
-            ("a stranger", vec![&leaf, &middle, &other], 0, vec![], vec![0, 1, 2], vec![Fault::Unrelated], false),
-            ("alone", vec![&leaf], 0, vec![], vec![0], vec![], true),
-            ("alone beside its issuer", vec![&leaf], 0, vec![&middle], vec![0], vec![], false),
-            ("alone beside its root", vec![&leaf], 0, vec![&root], vec![0], missing(), false),
-            ("alone from a public CA", vec![&public], 0, vec![], vec![0], missing(), false),
-            ("signed by itself", vec![&other], 0, vec![], vec![0], vec![], false),
+        for (case, chain, known, places, faults, lone) in [
+            ("right", vec![&leaf, &middle, &root], vec![], vec![0, 1, 2], vec![], false),
+            ("without its root", vec![&leaf, &middle], vec![], vec![0, 1], vec![], false),
+            ("root too early", vec![&leaf, &root, &middle], vec![], vec![0, 2, 1], vec![Fault::WrongOrder], false),
+            ("a stranger", vec![&leaf, &middle, &other], vec![], vec![0, 1, 2], vec![Fault::Unrelated], false),
+            ("alone", vec![&leaf], vec![], vec![0], vec![], true),
+            ("alone beside its issuer", vec![&leaf], vec![&middle], vec![0], vec![], false),
+            ("alone beside its root", vec![&leaf], vec![&root], vec![0], missing(), false),
+            ("alone from a public CA", vec![&public], vec![], vec![0], missing(), false),
+            ("signed by itself", vec![&other], vec![], vec![0], vec![], false),
         ] {
             let chain: Vec<_> = chain.into_iter().map(|der| X509Certificate::from_der(der).unwrap().1).collect();
             let known: Vec<_> = known.into_iter().map(|der| X509Certificate::from_der(der).unwrap().1).collect();
             let lone = lone.then(|| "CN=middle".to_owned());
-            assert_eq!(order(&chain, leaf, &known), Order { places, faults, lone }, "{case}");
+            assert_eq!(order(&chain, &known), Order { places, faults, lone }, "{case}");
         }
     }
 }

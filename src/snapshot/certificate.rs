@@ -118,11 +118,6 @@ impl Certificate {
         let (life, left) = (self.not_after.saturating_sub(self.not_before), self.not_after.saturating_sub(now));
         [1, 7, 30].into_iter().find(|days| left <= days * DAY && days * DAY * 4 <= life)
     }
-
-    /// Whether `now`, in seconds since 1970, lies within its dates.
-    pub(crate) fn is_in_date(&self, now: i64) -> bool {
-        (self.not_before..=self.not_after).contains(&now)
-    }
 }
 
 /// SHA-256 as lower-case hexadecimal.

@@ -52,11 +52,14 @@ fn wanted(settings: &Settings, servers: &[Value]) -> (Vec<String>, Vec<&'static 
     (certificates.collect(), codes)
 }
 
+/// Settings and servers, and the certificates and codes that they give.
+type Case<'a> = (&'a Settings, &'a [Value], &'a [&'a str], &'a [&'a str]);
+
 #[test]
 fn every_host_is_ordered_once_and_by_who_can() {
     let mut by_dns = settings();
     by_dns.acme.issuers[0].challenges = vec![Challenge::Http01];
-    let cases: [(&Settings, &[Value], &[&str], &[&str]); 9] = [
+    let cases: [Case<'_>; 9] = [
         (
             &settings(),
             &[server("acme://", &["B.com", "ns/a.com"], 443), server("acme://", &["a.com"], 8443)],
