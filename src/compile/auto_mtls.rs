@@ -22,9 +22,10 @@ pub(super) fn decide(work: &Work<'_>, view: &ServiceView<'_>, policy: &Policy<'_
     }
     let mut any = false;
     for candidate in found.all() {
-        let encryption = if takes_mutual_tls(work, candidate) { Encryption::OfCluster } else { Encryption::None };
-        any |= encryption == Encryption::OfCluster;
-        candidate.encryption = encryption;
+        let mode = mutual_tls(work, candidate);
+        any |= mode.is_some();
+        candidate.encryption = mode.map_or(Encryption::None, |_| Encryption::OfCluster);
+        candidate.demands_tls = mode == Some(MutualTlsMode::Strict);
     }
     any
 }
@@ -45,10 +46,11 @@ fn is_possible(work: &Work<'_>, view: &ServiceView<'_>, found: &mut Found) -> bo
     index.peer_policies(view.namespace).of_namespace(view.namespace) != MutualTlsMode::Disable
 }
 
-fn takes_mutual_tls(work: &Work<'_>, candidate: &Candidate) -> bool {
+/// How an endpoint takes mutual TLS; `None`: not at all.
+fn mutual_tls(work: &Work<'_>, candidate: &Candidate) -> Option<MutualTlsMode> {
     let Candidate { namespace, labels, port, .. } = candidate;
-    is_labelled(candidate)
-        && work.index.peer_policies(namespace).of_port(namespace, labels, *port) != MutualTlsMode::Disable
+    let mode = || work.index.peer_policies(namespace).of_port(namespace, labels, *port);
+    is_labelled(candidate).then(mode).filter(|mode| *mode != MutualTlsMode::Disable)
 }
 
 fn is_labelled(candidate: &Candidate) -> bool {

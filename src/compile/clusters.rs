@@ -141,7 +141,7 @@ fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
         policy.proxy_protocol = None;
         policy.tunnel = None;
     }
-    let Selected { endpoints, places, automatic } = select_endpoints(work, view, port, &labels, policy)?;
+    let Selected { endpoints, places, automatic, demanded } = select_endpoints(work, view, port, &labels, policy)?;
     if let (EndpointSource::Static(none), Some((object, subset))) = (&endpoints, chosen)
         && none.is_empty()
         && purpose == Purpose::Route
@@ -152,7 +152,7 @@ fn build(work: &mut Work<'_>, name: &Arc<str>) -> Option<Cluster> {
     }
     let (tls, fingerprint) = match (policy.tls, rule.as_ref().and_then(MergedRule::object)) {
         (Some(settings), Some(object)) => tls_client::build(work, name, settings, object, view),
-        _ if automatic && purpose == Purpose::Route => tls_client::automatic(work, name, view),
+        _ if automatic && purpose == Purpose::Route => tls_client::automatic(work, name, view, demanded),
         _ => (None, 0),
     };
     let cluster = finish(work, name, view, port, policy, (tls, fingerprint), endpoints);
@@ -165,6 +165,8 @@ struct Selected {
     places: Option<Places>,
     /// Whether some of them want mutual TLS.
     automatic: bool,
+    /// Whether some of them take nothing else.
+    demanded: bool,
 }
 
 fn select_endpoints(
@@ -176,7 +178,8 @@ fn select_endpoints(
 ) -> Option<Selected> {
     if policy.load_balancer.and_then(|lb| lb.simple) == Some(SimpleLb::Passthrough) {
         // A gateway has no original destination.
-        return Some(Selected { endpoints: EndpointSource::Static(Vec::new()), places: None, automatic: false });
+        let endpoints = EndpointSource::Static(Vec::new());
+        return Some(Selected { endpoints, places: None, automatic: false, demanded: false });
     }
     let mut found = endpoints::find(work, view, port);
     let automatic = auto_mtls::decide(work, view, &policy, &mut found) && found.has_encrypted(labels);
@@ -193,7 +196,7 @@ fn select_endpoints(
         prefers_close: view.prefers_close(),
     };
     let places = found.places(labels, work.index.settings, wanted);
-    Some(Selected { endpoints: selected, places, automatic })
+    Some(Selected { endpoints: selected, places, automatic, demanded: found.demands_tls(labels) })
 }
 
 fn finish(

@@ -41,6 +41,8 @@ pub(super) struct Candidate {
     /// `region/zone/subzone`; empty if nobody says.
     locality: String,
     pub encryption: Encryption,
+    /// Whether it takes nothing else than mutual TLS (PeerAuthentication STRICT).
+    pub demands_tls: bool,
 }
 
 impl Found {
@@ -71,6 +73,11 @@ impl Found {
     /// Whether one of those with all of `labels` is spoken to as the cluster says.
     pub(super) fn has_encrypted(&self, labels: &Labels) -> bool {
         self.chosen(labels).iter().any(|candidate| candidate.encryption == Encryption::OfCluster)
+    }
+
+    /// Whether one of those with all of `labels` takes no plaintext.
+    pub(super) fn demands_tls(&self, labels: &Labels) -> bool {
+        self.chosen(labels).iter().any(|candidate| candidate.demands_tls)
     }
 
     /// Where the endpoints with all of `labels` are, if that matters.
@@ -337,6 +344,7 @@ fn candidate(address: &str, port: u16, labels: &Labels, namespace: &str, workloa
         workload: workload.to_owned(),
         locality: String::new(),
         encryption: Encryption::default(),
+        demands_tls: false,
     }
 }
 

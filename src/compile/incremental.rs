@@ -1,15 +1,20 @@
 //! Is a generation that remembers the last one the same as one made afresh, whatever changed in between?
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
+use rcgen::{CertificateParams, KeyPair, SanType};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::auto_mtls::{LABEL, MUTUAL};
+use super::tls_server::IDENTITY;
 use super::{Memory, compile};
 use crate::resource::ResourceSet;
-use crate::resource::meta::{Labels, Meta, Object, Origin};
+use crate::resource::core::Secret;
+use crate::resource::finding::Finding;
+use crate::resource::meta::{Labels, Meta, Object, Origin, Status};
 use crate::resource::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::snapshot::dump::dump;
@@ -22,7 +27,7 @@ struct Change {
     version: Option<usize>,
 }
 
-const KINDS: usize = 8;
+const KINDS: usize = 12;
 
 fn change() -> impl Strategy<Value = Change> {
     (0..KINDS, 0..3_usize, prop::option::weighted(0.8, 0..4_usize)).prop_map(|(kind, number, version)| Change {
@@ -102,7 +107,7 @@ fn apply(set: &mut ResourceSet, change: Change) {
             none(),
             json!({
                 "host": if version == 3 { "*.svc.cluster.local".to_owned() } else { format!("o{version}.default.svc.cluster.local") },
-                "trafficPolicy": { "loadBalancer": { "consistentHash": { "httpHeaderName": format!("x-{version}-{number}") } }, "outlierDetection": { "consecutive5xxErrors": number + 1 }, "connectionPool": { "http": { "maxRequestsPerConnection": number + 1 } }, "tls": { "mode": "SIMPLE", "credentialName": format!("o{version}") } },
+                "trafficPolicy": { "loadBalancer": { "consistentHash": { "httpHeaderName": format!("x-{version}-{number}") } }, "outlierDetection": { "consecutive5xxErrors": number + 1 }, "connectionPool": { "http": { "maxRequestsPerConnection": number + 1 } }, "tls": { "mode": if version == 2 { "ISTIO_MUTUAL" } else { "SIMPLE" }, "credentialName": format!("o{version}") } },
                 "subsets": [{ "name": "v1", "labels": { "version": format!("v{number}") } }],
             }),
         ),
@@ -120,7 +125,7 @@ fn apply(set: &mut ResourceSet, change: Change) {
             Labels::from([("app".into(), "a".into())]),
             json!({ "address": format!("10.2.0.{version}") }),
         ),
-        _ => put(
+        7 => put(
             &mut set.endpoints,
             change,
             none(),
@@ -128,24 +133,93 @@ fn apply(set: &mut ResourceSet, change: Change) {
                 "subsets": [{ "addresses": [{ "ip": format!("10.3.0.{version}") }], "ports": [{ "name": "http", "port": 80 }] }],
             }),
         ),
+        8 => {
+            let labels = Labels::from([
+                ("app".to_owned(), "a".to_owned()),
+                (LABEL.to_owned(), if version == 2 { "disabled" } else { MUTUAL }.to_owned()),
+            ]);
+            let spec = json!({ "serviceAccountName": format!("account{version}") });
+            put(&mut set.pods, change, labels, spec);
+            let status = json!({ "phase": "Running", "podIP": format!("10.1.0.{version}") });
+            let status: Status = serde_json::from_value(status).unwrap();
+            // Those of other numbers may have the same address.
+            for pod in set.pods.iter_mut().filter(|pod| pod.meta.name == format!("o{number}")) {
+                Arc::make_mut(pod).meta.status = Some(Box::new(status.clone()));
+            }
+        }
+        9 => {
+            let mode = ["STRICT", "DISABLE", "PERMISSIVE", "UNSET"].get(version).copied().unwrap_or_default();
+            let selector = (number == 2).then(|| json!({ "matchLabels": { "app": "a" } }));
+            put(
+                &mut set.peer_authentications,
+                change,
+                none(),
+                json!({ "selector": selector, "mtls": { "mode": mode } }),
+            );
+        }
+        10 => {
+            // As a DestinationRule may name it.
+            put_secret(set, &format!("o{number}"), change.version);
+        }
+        _ => put_secret(set, IDENTITY, change.version),
     }
 }
 
-/// Everything that can be said of a generation.
-fn shown(made: &(Snapshot, Vec<crate::resource::finding::Finding>)) -> (Value, BTreeSet<String>) {
-    (dump(&made.0), made.1.iter().map(ToString::to_string).collect())
+/// A Secret of the gateway's namespace; each version is another certificate, and its own authority.
+fn put_secret(set: &mut ResourceSet, name: &str, version: Option<usize>) {
+    static MADE: LazyLock<Vec<BTreeMap<String, Vec<u8>>>> = LazyLock::new(|| {
+        let make = |version| {
+            let mut params = CertificateParams::default();
+            let uri = format!("spiffe://td{version}/ns/default/sa/gateway").try_into().unwrap();
+            params.subject_alt_names = vec![SanType::URI(uri)];
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.self_signed(&key).unwrap().pem().into_bytes();
+            let data =
+                [("ca.crt", certificate.clone()), ("tls.crt", certificate), ("tls.key", key.serialize_pem().into())];
+            data.map(|(key, text)| (key.to_owned(), text)).into()
+        };
+        (0..4).map(make).collect()
+    });
+    set.secrets.retain(|secret| secret.meta.name != name);
+    if let Some(data) = version.and_then(|version| MADE.get(version)) {
+        let namespace = Settings::default().gateway.namespace;
+        let meta = Meta { name: name.to_owned(), namespace, ..Meta::default() };
+        let spec = Secret { kind: String::new(), data: data.clone() };
+        set.secrets.push(Arc::new(Object { meta, spec, origin: Origin::default() }));
+    }
+}
+
+/// Trust domains and their roots.
+fn trust(version: usize) -> Settings {
+    let mut settings = Settings::default();
+    let trust = &mut settings.mesh.trust;
+    trust.domain = format!("td{}", version % 2);
+    trust.aliases = (0..version).map(|number| format!("alias{number}")).collect();
+    settings
+}
+
+/// Everything that can be said of a generation. Identities of clusters tell whom they believe, and who we are.
+fn shown(made: &(Snapshot, Vec<Finding>)) -> (Value, BTreeMap<Arc<str>, u64>, BTreeSet<String>) {
+    let identities = made.0.clusters.iter().map(|(name, cluster)| (name.clone(), cluster.identity)).collect();
+    (dump(&made.0), identities, made.1.iter().map(ToString::to_string).collect())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_is_remembered_is_what_would_be_made(steps in prop::collection::vec(prop::collection::vec(change(), 1..6), 1..12)) {
-        let (mut set, settings, mut memory) = (ResourceSet::default(), Settings::default(), Memory::default());
-        for changes in steps {
+    fn what_is_remembered_is_what_would_be_made(
+        steps in prop::collection::vec((prop::collection::vec(change(), 1..8), 0..8_usize), 1..12)
+    ) {
+        let (mut set, mut settings, mut memory) = (ResourceSet::default(), Settings::default(), Memory::default());
+        for (changes, version) in steps {
+            // Rarely, because everything is made anew then.
+            if version < 3 {
+                settings = trust(version);
+            }
             changes.into_iter().for_each(|change| apply(&mut set, change));
             let remembered = compile(&set, &settings, 1, 0, &mut memory);
-            let afresh = compile(&set, &settings, 1, 0, &mut Memory::default());
+            let afresh = compile(&set, &settings, 1, 0, &mut memory.afresh());
             prop_assert_eq!(shown(&remembered), shown(&afresh));
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 
 use super::certificate_fault::Fault;
 use super::certificates::{self, Pair};
@@ -21,7 +21,7 @@ use crate::resource::settings::Settings;
 use crate::snapshot::cluster::Cluster;
 use crate::snapshot::pattern::Pattern;
 use crate::snapshot::route::{RouteRule, VirtualHost};
-use crate::snapshot::tls::ServerTerms;
+use crate::snapshot::tls::{ClientTerms, ServerTerms};
 
 /// Caches that live as long as the process; what a generation does not use is dropped after it.
 #[derive(Default)]
@@ -39,8 +39,8 @@ pub(crate) struct Memory {
     whole: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     search: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     keys: Kept<u128, Result<Arc<Pair>, Fault>>,
-    /// The last that was good, by the name of its Secret.
-    good_keys: HashMap<String, Arc<Pair>>,
+    /// The last that was good, by the name of its Secret and whether it is for servers, which look at dates, too.
+    good_keys: HashMap<(String, bool), Arc<Pair>>,
     roots: Kept<u128, Result<Arc<PeerRoots>, String>>,
     /// As `good_keys`, by the names of the Secret and of the file with revocation lists.
     good_roots: HashMap<(String, String), Vouching>,
@@ -49,7 +49,7 @@ pub(crate) struct Memory {
     /// How sessions are resumed, and the secrets from which that was made.
     pub(super) sessions: Option<(Option<Secrets>, Sessions)>,
     pub(super) server_terms: Kept<u128, Arc<ServerTerms>>,
-    pub(super) client_configs: Kept<u128, Arc<ClientConfig>>,
+    pub(super) client_terms: Kept<u128, Arc<ClientTerms>>,
     system_roots: Option<Arc<RootCertStore>>,
     seeds: (RandomState, RandomState),
 }
@@ -69,6 +69,12 @@ pub(super) struct Made<T> {
 }
 
 impl Memory {
+    /// One that remembers nothing and gives the same fingerprints.
+    #[cfg(test)]
+    pub(super) fn afresh(&self) -> Memory {
+        Memory { seeds: self.seeds.clone(), ..Memory::default() }
+    }
+
     /// Forgets what was made under other settings. To be called before a generation is made.
     pub(super) fn follow(&mut self, settings: &Settings) {
         self.next_date = None;
@@ -110,7 +116,8 @@ impl Memory {
         if let (Ok(pair), Some(now)) = (&made, now) {
             self.note_dates(pair, now);
         }
-        let last = self.good_keys.get(&secret.key());
+        let name = (secret.key(), now.is_some());
+        let last = self.good_keys.get(&name);
         match (made, last) {
             (Err(fault), Some(last)) => Ok(Served { pair: Arc::clone(last), refused: Some(fault) }),
             (Err(fault), None) => Err(fault),
@@ -118,7 +125,7 @@ impl Memory {
                 Ok(Served { pair: Arc::clone(last), refused: wrong_date(&pair) })
             }
             (Ok(pair), _) => {
-                self.good_keys.insert(secret.key(), Arc::clone(&pair));
+                self.good_keys.insert(name, Arc::clone(&pair));
                 Ok(Served { pair, refused: None })
             }
         }
@@ -135,8 +142,8 @@ impl Memory {
         self.next_date
     }
 
-    /// Who vouches for clients by a Secret and a file with revocation lists, in which `read` is what they hold now: those
-    /// who did last, if that cannot be used. With the reason then.
+    /// Who vouches for the other side by a Secret and a file with revocation lists, in which `read` is what they hold now:
+    /// those who did last, if that cannot be used. With the reason then.
     pub(super) fn vouching(
         &mut self,
         names: (String, String),
@@ -182,7 +189,7 @@ impl Memory {
     fn forget_gone(&mut self, resources: &ResourceSet) {
         let mut there: HashSet<String> = resources.secrets.iter().map(|secret| secret.key()).collect();
         there.extend(resources.config_maps.iter().map(|map| format!("configmap://{}", map.key())));
-        self.good_keys.retain(|name, _| there.contains(name));
+        self.good_keys.retain(|(name, _), _| there.contains(name));
         self.good_roots.retain(|(name, _), _| there.contains(name));
     }
 
@@ -197,7 +204,7 @@ impl Memory {
         self.forget_gone(resources);
         self.keys.forget_unless(is_held);
         self.roots.forget_unless(is_held);
-        self.client_configs.forget_unless(|config| Arc::strong_count(config) > 1);
+        self.client_terms.forget_unless(|terms| Arc::strong_count(terms) > 1);
         self.server_terms.forget_unused();
         self._held = resources.clone();
     }
@@ -210,7 +217,7 @@ pub(super) struct Served {
     pub refused: Option<Fault>,
 }
 
-/// Who vouches for clients.
+/// Who vouches for the other side.
 #[derive(Clone)]
 pub(super) struct Vouching {
     /// Another one where the authorities or the revocation lists are others.
@@ -259,6 +266,27 @@ impl<K: Hash + Eq, V: Clone> Kept<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::meta::{Meta, Origin};
+
+    #[test]
+    fn what_is_good_for_a_client_is_not_good_for_a_server() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let secret = |until| {
+            let mut params = rcgen::CertificateParams::new(vec!["a.test".into()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(1970, 1, 1);
+            params.not_after = rcgen::date_time_ymd(until, 1, 1);
+            let certificate = params.self_signed(&key).unwrap().pem();
+            let data = [("tls.crt", certificate), ("tls.key", key.serialize_pem())];
+            let data = data.map(|(name, text)| (name.to_owned(), text.into_bytes())).into();
+            let meta = Meta { name: "web".into(), ..Meta::default() };
+            Arc::new(Object { meta, spec: Secret { kind: String::new(), data }, origin: Origin::default() })
+        };
+        let (mut memory, good, expired) = (Memory::default(), secret(1999), secret(1980));
+        let now = Some(20 * 365 * 86_400);
+        assert!(memory.certified_key(&good, now).unwrap().refused.is_none());
+        assert!(memory.certified_key(&expired, None).unwrap().refused.is_none(), "clients look at no dates");
+        assert!(memory.certified_key(&expired, now).unwrap().refused.is_some(), "the good one is served on");
+    }
 
     #[test]
     fn only_what_is_in_use_is_kept() {

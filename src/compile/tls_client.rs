@@ -1,10 +1,13 @@
 //! How is TLS begun towards the endpoints of a cluster? (Istio ClientTLSSettings.)
 
 use std::cell::LazyCell;
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::client::{
+    ClientSessionMemoryCache, Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name,
+};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -14,19 +17,24 @@ use rustls::{
 };
 
 use super::authorities::Purpose;
-use super::certificates;
+use super::certificates::{self, Pair};
 use super::client_verifier::refusal;
 use super::endpoints;
 use super::identity;
-use super::peer_roots::{PeerMaterial, PeerRoots};
+use super::memory::Vouching;
+use super::peer_roots::PeerMaterial;
 use super::services::{ServiceSource, ServiceView};
 use super::tls_server::IDENTITY;
 use super::work::Work;
 use crate::resource::codes;
+use crate::resource::core::Secret;
 use crate::resource::meta::Object;
 use crate::resource::networking::{ClientTls, ClientTlsMode, DestinationRule};
 use crate::snapshot::certificate::Certificate;
-use crate::snapshot::tls::TlsClient;
+use crate::snapshot::tls::{ClientTerms, TlsClient};
+
+/// Sessions that can be resumed under the same terms.
+const SESSIONS: usize = 64;
 
 /// The TLS side of the cluster of this name, and a number that changes with it.
 pub(super) fn build(
@@ -62,12 +70,26 @@ pub(super) fn build(
     }
 }
 
-/// The same where endpoints want mutual TLS and no rule speaks of it; plaintext if we are not to have an identity.
-pub(super) fn automatic(work: &mut Work<'_>, cluster: &str, view: &ServiceView<'_>) -> (Option<TlsClient>, u64) {
+/// The same where endpoints want mutual TLS and no rule speaks of it; plaintext if we are not to have an identity, and
+/// it is not `demanded`.
+pub(super) fn automatic(
+    work: &mut Work<'_>,
+    cluster: &str,
+    view: &ServiceView<'_>,
+    demanded: bool,
+) -> (Option<TlsClient>, u64) {
     if work.index.secret(IDENTITY).is_none() && work.index.settings.identity.is_wanted() {
         let missing = identity::missing(work.index.settings);
         let reason = format!("endpoints of {} take mutual TLS, and {}", view.host, missing.words);
         report_service(work, view, missing.code.unwrap_or(&codes::CLIENT_CREDENTIAL), reason.clone());
+        return unavailable(work, reason);
+    }
+    if work.index.secret(IDENTITY).is_none() && demanded {
+        let reason = format!(
+            "endpoints of {} take nothing but mutual TLS, and [identity] of the settings names no certificate of ours",
+            view.host
+        );
+        report_service(work, view, &codes::CLIENT_CREDENTIAL, reason.clone());
         return unavailable(work, reason);
     }
     if work.index.secret(IDENTITY).is_none() {
@@ -122,7 +144,7 @@ fn try_build(
     settings: &ClientTls,
     accounts: &[String],
 ) -> Result<(TlsClient, u64), String> {
-    let skip = settings.insecure_skip_verify.unwrap_or(false);
+    let skip = skips(settings);
     let sni = match settings.sni.as_str() {
         // `outbound_.443_.v1_.web.test`: the other side's AUTO_PASSTHROUGH finds the cluster by it.
         "" if settings.mode == ClientTlsMode::IstioMutual => Some(cluster.replacen('|', "_.", 3)),
@@ -137,73 +159,81 @@ fn try_build(
         (false, true, false) if accounts.is_empty() => NameCheck::ChainOnly,
         (false, true, false) => NameCheck::Any(accounts.to_vec()),
     };
-    let credentials = (authorities_secret(work, settings)?, own_secret(work, settings)?);
+    let roots = match authorities_secret(work, settings)? {
+        _ if skip => Roots::Nobody,
+        Some(secret) => Roots::Named(named_roots(work, settings, secret)?),
+        None => Roots::System(work.memory.system_roots()),
+    };
+    let own = own_secret(work, settings)?.map(|secret| own_pair(work, secret)).transpose()?;
     let unnamed = match &names {
         NameCheck::Host => NameCheck::ChainOnly,
         NameCheck::HostAndAny(accounts) => NameCheck::Any(accounts.clone()),
         other => other.clone(),
     };
-    let (config, fingerprint) = configured(work, settings, names, credentials)?;
-    let (unnamed, _) = configured(work, settings, unnamed, credentials)?;
+    let (terms, fingerprint) = terms(work, settings.mode, names, &roots, own.as_deref())?;
+    let (unnamed, _) = self::terms(work, settings.mode, unnamed, &roots, own.as_deref())?;
     let with_sni = work.memory.fingerprint(&(fingerprint, &sni));
-    let own = credentials.1.and_then(|secret| work.memory.certified_key(secret, None).ok());
-    let own = own.map(|served| Arc::clone(&served.pair.facts));
-    Ok((TlsClient::Ready { config, sni, unnamed, own }, with_sni as u64))
+    let own = own.map(|pair| Arc::clone(&pair.facts));
+    Ok((TlsClient::Ready { terms, sni, unnamed, own }, with_sni as u64))
 }
 
-/// The configuration for one way to verify names, kept from the last generation if nothing of it changed.
-fn configured(
+/// Whether nothing is verified. In the mesh everything is (Istio).
+fn skips(settings: &ClientTls) -> bool {
+    settings.insecure_skip_verify == Some(true) && settings.mode != ClientTlsMode::IstioMutual
+}
+
+/// The terms for one way to verify names, kept from the last generation if nothing of them changed.
+fn terms(
     work: &mut Work<'_>,
-    settings: &ClientTls,
+    mode: ClientTlsMode,
     names: NameCheck,
-    (authorities, own): (Credential<'_>, Credential<'_>),
-) -> Result<(Arc<ClientConfig>, u128), String> {
-    let material = format!("{names:?} {:?}", settings.mode);
-    let list = work.index.secret(&format!("file:{}", settings.ca_crl)).map(|s| &s.spec.data);
-    let of_mesh = settings.mode == ClientTlsMode::IstioMutual;
-    let trust = of_mesh.then_some(&work.index.settings.mesh.trust);
-    let parts = (&material, authorities.map(|s| &s.spec.data), own.map(|s| &s.spec.data), list, trust);
-    let fingerprint = work.memory.fingerprint(&parts);
-    if let Some(kept) = work.memory.client_configs.get(&fingerprint) {
+    roots: &Roots,
+    own: Option<&Pair>,
+) -> Result<(Arc<ClientTerms>, u128), String> {
+    let material = format!("{names:?} {mode:?}");
+    let fingerprint = work.memory.fingerprint(&(material, roots.identity(), own.map(|pair| &pair.key.cert)));
+    if let Some(kept) = work.memory.client_terms.get(&fingerprint) {
         return Ok((kept, fingerprint));
     }
-    let roots = match authorities {
-        _ if settings.insecure_skip_verify.unwrap_or(false) => Roots::Nobody,
-        Some(secret) => {
-            let read = read_authorities(work, settings, secret).and_then(|material| PeerRoots::read(&material));
-            Roots::Named(read.map_err(|reason| format!("{}: {reason}", place_of(secret)))?)
-        }
-        None => Roots::System(work.memory.system_roots()),
-    };
-    let own = own.map(|secret| own_key(work, secret)).transpose()?;
-    let alpn = match settings.mode {
+    let alpn = match mode {
         // `istio-peer-exchange` would promise a preamble that is not sent.
         ClientTlsMode::IstioMutual => vec![b"istio".to_vec()],
         _ => Vec::new(),
     };
-    let made = config(roots, names, own, alpn)?;
-    Ok((work.memory.client_configs.insert(fingerprint, made), fingerprint))
+    let made = made(roots.clone(), names, own.map(|pair| Arc::clone(&pair.key)), alpn)?;
+    Ok((work.memory.client_terms.insert(fingerprint, made), fingerprint))
 }
 
 /// The certificate of a Secret: the last good one, if what it holds now cannot be used.
-fn own_key(
-    work: &mut Work<'_>,
-    secret: &Arc<Object<crate::resource::core::Secret>>,
-) -> Result<Arc<CertifiedKey>, String> {
+fn own_pair(work: &mut Work<'_>, secret: &Arc<Object<Secret>>) -> Result<Arc<Pair>, String> {
     let served = work.memory.certified_key(secret, None).map_err(|fault| fault.to_string())?;
     if let Some(fault) = &served.refused {
         let message = format!("{}: {fault}; the last good certificate stays in force", place_of(secret));
         let finding = secret.finding(&codes::CERTIFICATE_KEPT, "", message);
         work.problems.report_finding(finding.hint(fault.hint()).kind(fault.kind()));
     }
-    Ok(Arc::clone(&served.pair.key))
+    Ok(served.pair)
+}
+
+/// Who vouches by a Secret: those who did last, if what it holds now cannot be used.
+fn named_roots(work: &mut Work<'_>, settings: &ClientTls, secret: &Arc<Object<Secret>>) -> Result<Vouching, String> {
+    let read = read_authorities(work, settings, secret);
+    let kind = format!("for servers {:?} {}", settings.mode, settings.ca_crl);
+    let vouching = work.memory.vouching((secret.key(), kind), read);
+    let (vouching, refused) = vouching.map_err(|reason| format!("{}: {reason}", place_of(secret)))?;
+    if let Some(reason) = refused {
+        let message = format!("{}: {reason}; the authorities that were good last stay in force", place_of(secret));
+        let finding = secret.finding(&codes::CERTIFICATE_KEPT, "", message);
+        work.problems.report_finding(finding.hint("put CA certificates in PEM into ca.crt").kind("authorities"));
+    }
+    Ok(vouching)
 }
 
 /// The CA of a Secret or file, with its revocation lists.
 fn read_authorities(
     work: &mut Work<'_>,
     settings: &ClientTls,
-    secret: &Arc<Object<crate::resource::core::Secret>>,
+    secret: &Arc<Object<Secret>>,
 ) -> Result<PeerMaterial, String> {
     let file = Some(&settings.ca_crl).filter(|file| !file.is_empty() && settings.credential_name.is_empty());
     let list = match file {
@@ -220,7 +250,7 @@ fn read_authorities(
     Ok(PeerMaterial::named((authorities, list.or_else(|| own_list.map(<[u8]>::to_vec)))))
 }
 
-fn place_of(secret: &Object<crate::resource::core::Secret>) -> String {
+fn place_of(secret: &Object<Secret>) -> String {
     match secret.meta.name.as_str() {
         IDENTITY => "[identity] of the settings".to_owned(),
         name if name.starts_with("file:") => name.to_owned(),
@@ -228,12 +258,12 @@ fn place_of(secret: &Object<crate::resource::core::Secret>) -> String {
     }
 }
 
-type Credential<'a> = Option<&'a Arc<Object<crate::resource::core::Secret>>>;
+type Credential<'a> = Option<&'a Arc<Object<Secret>>>;
 
 /// The Secret with the CA: `NAME-cacert` if it exists, else NAME; a file; `None` means the system's roots.
 fn authorities_secret<'a>(work: &Work<'a>, settings: &ClientTls) -> Result<Credential<'a>, String> {
     let index = work.index;
-    if settings.insecure_skip_verify.unwrap_or(false) && settings.credential_name.is_empty() {
+    if skips(settings) && settings.credential_name.is_empty() {
         return Ok(None);
     }
     let name = match (settings.credential_name.as_str(), settings.ca_certificates.as_str()) {
@@ -276,24 +306,25 @@ fn missing(work: &Work<'_>, name: &str) -> String {
     }
 }
 
-fn config(
+fn made(
     roots: Roots,
     names: NameCheck,
     own: Option<Arc<CertifiedKey>>,
     alpn: Vec<Vec<u8>>,
-) -> Result<Arc<ClientConfig>, String> {
+) -> Result<Arc<ClientTerms>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-    let verifier = Verifier { roots, names, provider };
-    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let verifier: Arc<dyn ServerCertVerifier> = Arc::new(Verifier { roots, names, provider });
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::clone(&verifier));
     let mut config = match own {
         Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn;
-    config.resumption = Resumption::in_memory_sessions(64);
-    Ok(Arc::new(config))
+    let sessions = Arc::new(ClientSessionMemoryCache::new(SESSIONS));
+    config.resumption = Resumption::store(sessions.clone());
+    Ok(Arc::new(ClientTerms { config: Arc::new(config), verifier, sessions }))
 }
 
 /// What has to be true of the server's name, beside its chain.
@@ -312,12 +343,29 @@ enum NameCheck {
 }
 
 /// Who vouches for the server.
-#[derive(Debug)]
+#[derive(Clone)]
 enum Roots {
     /// insecureSkipVerify
     Nobody,
     System(Arc<RootCertStore>),
-    Named(PeerRoots),
+    Named(Vouching),
+}
+
+impl Roots {
+    /// A number that changes with them; the system's never do.
+    fn identity(&self) -> (u8, u128) {
+        match self {
+            Roots::Nobody => (0, 0),
+            Roots::System(_) => (1, 0),
+            Roots::Named(vouching) => (2, vouching.identity),
+        }
+    }
+}
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Roots {:?}", self.identity())
+    }
 }
 
 /// Verifies the chain with webpki and the name as Istio does.
@@ -340,8 +388,8 @@ impl Verifier {
         match &self.roots {
             Roots::Nobody => Ok(()),
             Roots::System(roots) => verify_server_cert_signed_by_trust_anchor(leaf, roots, rest, now, algorithms.all),
-            Roots::Named(authorities) => {
-                authorities.verify(der, rest, Purpose::Server, now, algorithms).map_err(refusal)
+            Roots::Named(vouching) => {
+                vouching.roots.verify(der, rest, Purpose::Server, now, algorithms).map_err(refusal)
             }
         }
     }
@@ -400,12 +448,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// DNS names as certificates cover them; URIs and wildcards exactly.
+/// DNS names as certificates cover them; wildcards exactly, and a URI only where the certificate has it as a URI.
 fn has_any_name(leaf: &ParsedCertificate<'_>, der: &CertificateDer<'_>, names: &[String]) -> Result<(), Error> {
     let own = LazyCell::new(|| Certificate::read(der));
     let covered = names.iter().any(|name| match ServerName::try_from(name.as_str()) {
         Ok(server_name) => verify_server_name(leaf, &server_name).is_ok(),
-        Err(_) => own.as_ref().is_some_and(|own| own.names().any(|own| own == *name)),
+        Err(_) => own.as_ref().is_some_and(|own| own.is_named(name)),
     });
     if covered { Ok(()) } else { Err(Error::InvalidCertificate(CertificateError::NotValidForName)) }
 }

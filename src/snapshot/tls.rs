@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore};
+use rustls::pki_types::{ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{CipherSuite, ClientConfig, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, ClientConnection, Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::certificate::Certificate;
 use super::offer::Offer;
@@ -117,18 +120,42 @@ pub(crate) struct CertificateFacts {
 /// How TLS is begun towards the endpoints of a cluster (Istio ClientTLSSettings).
 pub(crate) enum TlsClient {
     Ready {
-        /// Without ALPN, or with Istio's own names for ISTIO_MUTUAL: the connector clones it with `h2` or `http/1.1`
-        /// once, as the cluster's protocol says.
-        config: Arc<ClientConfig>,
+        terms: Arc<ClientTerms>,
         /// The server name to send; `None` sends the request's authority (Envoy auto_sni).
         sni: Option<String>,
         /// For what has no authority: nothing is verified of the host.
-        unnamed: Arc<ClientConfig>,
+        unnamed: Arc<ClientTerms>,
         /// What we show if we are asked.
         own: Option<Arc<Certificate>>,
     },
     /// The credential is missing: every connection fails with this reason (503 UF).
     Unavailable { reason: String },
+}
+
+/// Ready to shake hands with endpoints.
+pub(crate) struct ClientTerms {
+    /// Without ALPN, or with Istio's own names for ISTIO_MUTUAL: the connector clones it with `h2` or `http/1.1` once, as
+    /// the cluster's protocol says.
+    pub config: Arc<ClientConfig>,
+    /// Who judges certificates of endpoints.
+    pub verifier: Arc<dyn ServerCertVerifier>,
+    /// What `config` resumes.
+    pub sessions: Arc<ClientSessionMemoryCache>,
+}
+
+impl ClientTerms {
+    /// A resumed session brings a certificate that was judged before. It, its authority or a revocation list may have
+    /// expired since; then no session with `name` is resumed any more.
+    pub(crate) fn judge_again(&self, session: &ClientConnection, name: &ServerName<'static>) -> Result<(), Error> {
+        let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+        let shown = session.peer_certificates().filter(|_| resumed);
+        let Some((leaf, others)) = shown.and_then(<[_]>::split_first) else { return Ok(()) };
+        let verdict = self.verifier.verify_server_cert(leaf, others, name, &[], UnixTime::now());
+        verdict.map(drop).inspect_err(|_| {
+            self.sessions.remove_tls12_session(name);
+            while self.sessions.take_tls13_ticket(name).is_some() {}
+        })
+    }
 }
 
 impl fmt::Debug for TlsClient {
@@ -163,4 +190,112 @@ pub(crate) fn cipher_name(suite: CipherSuite) -> Option<&'static str> {
         CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustls::client::Resumption;
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified};
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{CertificateError, DigitallySignedStruct, ServerConnection, SignatureScheme, version};
+
+    use super::*;
+
+    /// Believes everybody until a day comes.
+    #[derive(Debug, Default)]
+    struct Until(AtomicBool);
+
+    impl ServerCertVerifier for Until {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            match self.0.load(Ordering::Relaxed) {
+                true => Err(CertificateError::Expired.into()),
+                false => Ok(ServerCertVerified::assertion()),
+            }
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.verify_tls12_signature(message, certificate, signature)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+        }
+    }
+
+    /// Moves bytes until nobody has any.
+    fn shake_hands(client: &mut ClientConnection, server: &mut ServerConnection) -> io::Result<()> {
+        while client.wants_write() || server.wants_write() {
+            let mut bytes = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut bytes)?;
+            }
+            server.read_tls(&mut bytes.as_slice())?;
+            server.process_new_packets().map_err(io::Error::other)?;
+            let mut bytes = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut bytes)?;
+            }
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                client.read_tls(&mut rest)?;
+                client.process_new_packets().map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_endpoint_that_is_believed_no_more_is_not_resumed() {
+        let issued = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        for version in [&version::TLS13, &version::TLS12] {
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
+            let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[version]);
+            let server = server.unwrap().with_no_client_auth();
+            let server = Arc::new(server.with_single_cert(vec![issued.cert.der().clone()], key).unwrap());
+            let until = Arc::new(Until::default());
+            let sessions = Arc::new(ClientSessionMemoryCache::new(8));
+            let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+            let config = config.dangerous().with_custom_certificate_verifier(until.clone());
+            let mut config = config.with_no_client_auth();
+            config.resumption = Resumption::store(sessions.clone());
+            let terms = ClientTerms { config: Arc::new(config), verifier: until.clone(), sessions };
+            let name = ServerName::try_from("a.test").unwrap();
+            let meet = || {
+                let mut client = ClientConnection::new(Arc::clone(&terms.config), name.clone()).unwrap();
+                let shaken = shake_hands(&mut client, &mut ServerConnection::new(Arc::clone(&server)).unwrap());
+                let resumed = client.handshake_kind() == Some(HandshakeKind::Resumed);
+                (shaken.is_ok(), resumed, terms.judge_again(&client, &name).is_ok())
+            };
+            assert_eq!([meet(), meet()], [(true, false, true), (true, true, true)], "{version:?}");
+            until.0.store(true, Ordering::Relaxed);
+            assert_eq!(meet(), (true, true, false), "the handshake asks nobody");
+            assert_eq!((meet().0, meet().1), (false, false), "it begins anew, and fails");
+        }
+    }
 }

@@ -19,7 +19,7 @@ use crate::net::link::Link;
 use crate::net::proxy_protocol::Addresses;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::cluster::{Cluster, Encryption, Keepalive, ProxyHeader};
-use crate::snapshot::tls::TlsClient;
+use crate::snapshot::tls::{ClientTerms, TlsClient};
 
 /// A connection as Pingora's HTTP/1 client session takes it.
 pub(crate) use pingora_core::protocols::Stream;
@@ -152,16 +152,40 @@ pub(super) async fn open_tcp(end: End, cluster: &Cluster) -> Result<Opened, Conn
 }
 
 async fn open_link(end: End, cluster: &Cluster) -> Result<Opened, ConnectError> {
-    let (config, name, own) = match end.tls(cluster) {
+    let (terms, name, own) = match end.tls(cluster) {
         None => return dial(end, cluster).await.map(Opened::plain),
         Some(TlsClient::Unavailable { reason }) => return Err(ConnectError::Unavailable(reason.as_str().into())),
-        Some(TlsClient::Ready { config, sni: Some(sni), own, .. }) => (config, server_name(sni)?, own),
+        Some(TlsClient::Ready { terms, sni: Some(sni), own, .. }) => (terms, server_name(sni)?, own),
         // An address is never sent as a server name.
         Some(TlsClient::Ready { unnamed, sni: None, own, .. }) => (unnamed, ServerName::from(end.address.ip()), own),
     };
     let tcp = dial(end, cluster).await?;
-    let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::tls)?;
+    let tls = shake_hands(tcp, end, cluster, terms, Arc::clone(&terms.config), name).await?;
     Ok(Opened::encrypted(tls, own))
+}
+
+/// Begins TLS. What is resumed and would not begin any more begins anew.
+async fn shake_hands(
+    tcp: TcpStream,
+    end: End,
+    cluster: &Cluster,
+    terms: &ClientTerms,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let connector = TlsConnector::from(config);
+    let tls = connector.connect(name.clone(), tcp).await.map_err(ConnectError::tls)?;
+    if terms.judge_again(tls.get_ref().1, &name).is_ok() {
+        return Ok(tls);
+    }
+    drop(tls);
+    // Boxed, because it is rare, and every connection would have room for it.
+    let again = Box::pin(async {
+        let tls = connector.connect(name.clone(), dial(end, cluster).await?).await.map_err(ConnectError::tls)?;
+        terms.judge_again(tls.get_ref().1, &name).map_err(ConnectError::tls)?;
+        Ok(tls)
+    });
+    again.await
 }
 
 /// Connects; the endpoint is told the client first, if the cluster wants that.
@@ -217,11 +241,11 @@ pub(super) async fn open(
     }
     let opened = tokio::time::timeout(cluster.connect_timeout, async {
         let tcp = dial(end, cluster).await?;
-        let Some(TlsClient::Ready { config, sni, own, .. }) = tls else { return Ok(Opened::plain(tcp)) };
+        let Some(TlsClient::Ready { terms, sni, own, .. }) = tls else { return Ok(Opened::plain(tcp)) };
         let name = sni.clone().unwrap_or_else(|| asked.unwrap_or_default().to_ascii_lowercase());
         let name = server_name(&name)?;
-        let connector = TlsConnector::from(configs.offering(config, want));
-        let tls = connector.connect(name, tcp).await.map_err(ConnectError::tls)?;
+        let config = configs.offering(&terms.config, want);
+        let tls = shake_hands(tcp, end, cluster, terms, config, name).await?;
         Ok(Opened::encrypted(tls, own))
     });
     opened.await.unwrap_or(Err(ConnectError::Timeout))

@@ -17,6 +17,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA25
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status};
@@ -35,6 +36,8 @@ use crate::snapshot::identity::{Istiod, Workload};
 const CREATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 /// How often the file of roots is looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// No token and no file of certificates is longer.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// A CA that signs what we ask for.
 pub(super) struct FromIstiod {
@@ -76,7 +79,7 @@ impl FromIstiod {
                 () = sleep_until(given.renewal) => return None,
                 () = sleep(LOOK) => {}
             }
-            let Ok(read) = tokio::fs::read(&self.plan.root).await else { continue };
+            let Ok(read) = read_file(&self.plan.root).await else { continue };
             if read == given.root_file {
                 continue;
             }
@@ -108,8 +111,9 @@ impl FromIstiod {
         let plan = &self.plan;
         let root_file = file(&plan.root).await?;
         let roots = certificates(&root_file).map_err(|reason| format!("{}: {reason}", plan.root.display()))?;
-        let token = match tokio::fs::read_to_string(&plan.token).await {
-            Ok(token) => Some(Zeroizing::new(token)),
+        let token = match read_file(&plan.token).await.map(String::from_utf8) {
+            Ok(Ok(token)) => Some(Zeroizing::new(token)),
+            Ok(Err(_)) => return Err(format!("{}: it is no text", plan.token.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(format!("{}: {error}", plan.token.display())),
         };
@@ -284,7 +288,16 @@ fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 }
 
 async fn file(path: &Path) -> Result<Vec<u8>, String> {
-    tokio::fs::read(path).await.map_err(|error| format!("{}: {error}", path.display()))
+    read_file(path).await.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+async fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    tokio::fs::File::open(path).await?.take(MOST_BYTES + 1).read_to_end(&mut bytes).await?;
+    match bytes.len() as u64 > MOST_BYTES {
+        true => Err(io::Error::other("it is longer than 1 MiB")),
+        false => Ok(bytes),
+    }
 }
 
 #[cfg(test)]
@@ -315,6 +328,14 @@ mod tests {
         let followed = identity.with_roots(std::slice::from_ref(&known)).unwrap().secret();
         assert_eq!(certificates(&followed["ca.crt"]).unwrap(), [known]);
         assert_eq!(followed["tls.crt"], secret["tls.crt"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_too_long_is_not_read() {
+        let short = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(short.path(), vec![b'a'; 1 << 20]).unwrap();
+        assert_eq!(read_file(short.path()).await.unwrap().len(), 1 << 20);
+        assert!(read_file(Path::new("/dev/zero")).await.unwrap_err().to_string().contains("longer than 1 MiB"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 /// The first wait inside one call, and how long a call with all its tries may take.
 pub(super) const CALL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
-/// However short a certificate lives, no authority is asked more often.
+/// However short a certificate lives, and however soon a stream ends, nobody is asked more often.
 pub(super) const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a certificate is still good before it has to be renewed. Times are in seconds since 1970; `chance` lies
@@ -21,6 +21,11 @@ pub(super) fn until_renewal(not_before: i64, not_after: i64, now: i64, chance: f
     let part = RENEWAL + JITTER * (2.0 * chance - 1.0);
     let left = seconds(not_after - now) - life * part;
     Duration::from_secs_f64(left.max(0.0))
+}
+
+/// The wait before a stream is opened, where the last one was opened so long ago.
+pub(super) fn until_reopened(since: Option<Duration>) -> Duration {
+    since.map_or(Duration::ZERO, |since| LEAST_PAUSE.saturating_sub(since))
 }
 
 fn seconds(count: i64) -> f64 {
@@ -90,6 +95,12 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 32, 60, 60, 60]);
         assert_eq!(wait(1, 1.0), Duration::from_millis(800));
         assert_eq!(wait_in_call(1, 0.0), Duration::from_millis(50));
+    }
+
+    #[test]
+    fn streams_that_end_at_once_are_not_opened_at_once() {
+        let waits = [None, Some(0), Some(400), Some(5000)].map(|since| since.map(Duration::from_millis));
+        assert_eq!(waits.map(|since| until_reopened(since).as_millis()), [0, 1000, 600, 0]);
     }
 
     #[test]

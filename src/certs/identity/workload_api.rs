@@ -4,11 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status, Streaming};
 use zeroize::Zeroizing;
 
 use super::messages::{Svid, SvidRequest, SvidResponse};
+use super::schedule;
 use super::svid::{Identity, Parts, split};
 use super::transport::{Client, Door, words};
 use super::{Source, SourceError};
@@ -28,11 +30,13 @@ const SOCKET: &str = "/var/run/secrets/workload-spiffe-uds/socket";
 pub(super) struct FromWorkloadApi {
     plan: WorkloadApi,
     stream: Option<Streaming<SvidResponse>>,
+    /// When the last one was opened.
+    opened: Option<Instant>,
 }
 
 impl FromWorkloadApi {
     pub(super) fn new(plan: WorkloadApi) -> Self {
-        FromWorkloadApi { plan, stream: None }
+        FromWorkloadApi { plan, stream: None, opened: None }
     }
 
     async fn open(&self) -> Result<Streaming<SvidResponse>, SourceError> {
@@ -56,11 +60,15 @@ impl FromWorkloadApi {
 #[async_trait]
 impl Source for FromWorkloadApi {
     async fn next(&mut self) -> Result<Identity, SourceError> {
-        // A stream that ended is opened again at once; one that cannot be opened is a failure.
+        // A stream that ended is opened again soon; one that cannot be opened is a failure.
         for was_open in [self.stream.is_some(), false] {
             let mut stream = match self.stream.take() {
                 Some(stream) => stream,
-                None => self.open().await?,
+                None => {
+                    sleep(schedule::until_reopened(self.opened.map(|opened| opened.elapsed()))).await;
+                    self.opened = Some(Instant::now());
+                    self.open().await?
+                }
             };
             match stream.message().await {
                 Ok(Some(state)) => {
@@ -112,7 +120,11 @@ fn parts(svid: &Svid, state: &SvidResponse) -> Result<Parts, String> {
         if !is_trust_domain(domain) {
             return Err(format!("`{id}` of the federated bundles is no trust domain"));
         }
-        parts.roots.insert(domain.to_owned(), split(bundle)?);
+        let roots = split(bundle)?;
+        // Nobody of a domain without roots is believed; that is no reason to believe nobody at all.
+        if !roots.is_empty() {
+            parts.roots.insert(domain.to_owned(), roots);
+        }
     }
     let own = svid.spiffe_id.strip_prefix("spiffe://").unwrap_or_default();
     let own = own.split_once('/').map_or(own, |(domain, _)| domain);
@@ -171,6 +183,9 @@ mod tests {
         let mut federated = state(&[&ours]);
         federated.federated_bundles.insert("spiffe://Other".to_owned(), ours.bundle.clone());
         assert!(matches!(read(None, federated), Err(SourceError::Failed(_))));
+        let mut empty = state(&[&ours]);
+        empty.federated_bundles.insert("spiffe://other".to_owned(), Vec::new());
+        assert_eq!(read(None, empty).unwrap(), US);
         let (empty, shown) = (Svid { bundle: Vec::new(), ..svid() }, format!("{ours:?}"));
         assert!(matches!(read(None, state(&[&empty])), Err(SourceError::Failed(_))));
         assert_eq!(shown, format!("Svid {{ spiffe_id: {US:?}, .. }}"), "no key is ever shown");
