@@ -116,7 +116,7 @@ fn apply(set: &mut ResourceSet, change: Change) {
             change,
             label,
             json!({
-                "endpoints": [{ "addresses": [format!("10.1.0.{version}")] }], "ports": [{ "name": "http", "port": 8080 }],
+                "endpoints": [{ "addresses": [format!("10.1.0.{}", version % 2)] }], "ports": [{ "name": "http", "port": 8080 }],
             }),
         ),
         6 => put(
@@ -140,7 +140,7 @@ fn apply(set: &mut ResourceSet, change: Change) {
             ]);
             let spec = json!({ "serviceAccountName": format!("account{version}") });
             put(&mut set.pods, change, labels, spec);
-            let status = json!({ "phase": "Running", "podIP": format!("10.1.0.{version}") });
+            let status = json!({ "phase": "Running", "podIP": format!("10.1.0.{}", version % 2) });
             let status: Status = serde_json::from_value(status).unwrap();
             // Those of other numbers may have the same address.
             for pod in set.pods.iter_mut().filter(|pod| pod.meta.name == format!("o{number}")) {
@@ -205,7 +205,7 @@ fn shown(made: &(Snapshot, Vec<Finding>)) -> (Value, BTreeMap<Arc<str>, u64>, BT
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn what_is_remembered_is_what_would_be_made(
@@ -254,4 +254,42 @@ fn only_what_a_change_touches_is_made_anew() {
     // A cluster that the rules of one VirtualService name.
     apply(&mut set, Change { kind: 5, number: 0, version: Some(0) });
     assert_eq!(same(&third, &make(&set)), [false, true, false]);
+}
+
+#[test]
+fn whatever_mutual_tls_depends_on_makes_its_cluster_anew() {
+    let (mut set, mut settings, mut memory) = (ResourceSet::default(), Settings::default(), Memory::default());
+    const IDENTITIES: usize = 11;
+    for kind in [0, 1, 2, 5, 8, IDENTITIES] {
+        apply(&mut set, Change { kind, number: 0, version: Some(0) });
+    }
+    let mut make = |set: &ResourceSet, settings: &Settings| {
+        let remembered = shown(&compile(set, settings, 1, 0, &mut memory));
+        assert_eq!(remembered, shown(&compile(set, settings, 1, 0, &mut memory.afresh())));
+        remembered.1["outbound|80||o0.default.svc.cluster.local"]
+    };
+    let mut identities = vec![make(&set, &settings)];
+    let pod = |version| Change { kind: 8, number: 0, version };
+    let policy = |number, version| Change { kind: 9, number, version };
+    for (step, change, as_before) in [
+        ("the namespace takes none", policy(0, Some(1)), None),
+        ("it takes nothing else", policy(0, Some(0)), Some(0)),
+        ("the workload takes none", policy(2, Some(1)), Some(1)),
+        ("as its namespace", policy(2, None), Some(0)),
+        ("the Pod leaves its address", pod(Some(1)), Some(1)),
+        ("and comes back", pod(Some(0)), Some(0)),
+        ("we are somebody else", Change { kind: IDENTITIES, number: 0, version: Some(1) }, None),
+        ("we are nobody", Change { kind: IDENTITIES, number: 0, version: None }, None),
+        ("we are who we were", Change { kind: IDENTITIES, number: 0, version: Some(0) }, Some(0)),
+    ] {
+        apply(&mut set, change);
+        let made = make(&set, &settings);
+        assert_eq!(identities.iter().position(|known| *known == made), as_before, "{step}");
+        identities.push(made);
+    }
+    Arc::make_mut(&mut set.pods[0]).spec.service_account_name = "other".into();
+    let other = make(&set, &settings);
+    assert!(!identities.contains(&other), "another account");
+    settings.mesh.trust.aliases.push("alias".into());
+    assert_ne!(make(&set, &settings), other, "another trust domain");
 }

@@ -7,6 +7,8 @@
 //! are the Secret `file:<path>` with `keys`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +23,9 @@ use crate::resource::finding::{Finding, Location};
 use crate::resource::meta::{Meta, Object, Origin};
 use crate::resource::networking::{ClientTls, DestinationRule, Gateway, ServerTls};
 use crate::resource::settings::Settings;
+
+/// No file of certificates is longer; lists of revoked ones may be long.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// The files that were read, with their last good content.
 #[derive(Default)]
@@ -241,7 +246,7 @@ impl Reader<'_> {
         let known = self.known.files.get(&path);
         let read = Stamp::of(&path).and_then(|stamp| match known {
             Some((earlier, bytes)) if earlier.proves_unchanged(&stamp) => Ok((stamp, bytes.clone())),
-            _ => Ok((stamp, std::fs::read(&path)?)),
+            _ => Ok((stamp, read(&path)?)),
         });
         match (read, known) {
             (Ok((stamp, bytes)), _) => {
@@ -341,9 +346,32 @@ impl Reader<'_> {
     }
 }
 
+/// The bytes of a plain file. Whoever writes manifests may name any, such as one without an end.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MOST_BYTES {
+        true => Err(io::Error::other("it is longer than 16 MiB")),
+        false => Ok(bytes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_an_end_is_not_read() {
+        for path in ["/dev/zero", "/dev/null", "/dev"] {
+            assert_eq!(read(Path::new(path)).unwrap_err().to_string(), "it is no plain file");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(MOST_BYTES + 1).unwrap();
+        assert_eq!(read(file.path()).unwrap_err().to_string(), "it is longer than 16 MiB");
+    }
 
     #[test]
     fn files_become_secrets_and_stay_when_they_vanish() {
