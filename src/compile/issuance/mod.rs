@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub(crate) use self::issuers::acme_issuer;
 use super::gateways::{BoundServer, ServerKind};
 use super::problems::Problems;
+use crate::base::kept_name;
 use crate::resource::codes;
 use crate::resource::finding::{Finding, Location};
 use crate::resource::networking::ServerTlsMode;
@@ -107,7 +108,15 @@ pub(super) fn plain(host: &str) -> &str {
 }
 
 fn own_secret(asked: Asked<'_>, host: &str) -> String {
-    format!("{}{}", asked.prefix(), host.to_ascii_lowercase().replace(':', "-"))
+    format!("{}{}", asked.prefix(), canonical(host))
+}
+
+/// A host in its one spelling: an address has several.
+fn canonical(host: &str) -> String {
+    match host.parse() {
+        Ok(CertificateName::Ip(address)) => address.to_string(),
+        _ => host.to_ascii_lowercase(),
+    }
 }
 
 /// What the servers need, and what of it cannot be got.
@@ -262,7 +271,8 @@ impl<'p> Maker<'p> {
         }
         let able: Vec<&AcmeIssuer> =
             name.iter().flat_map(|name| named.iter().filter(|issuer| can_issue(issuer, name)).copied()).collect();
-        let Some(name) = name.filter(|_| !able.is_empty()) else {
+        let named = name.filter(|_| !able.is_empty()).zip(folder_of(*asked, host));
+        let Some((name, folder)) = named else {
             let may_be_any = host.starts_with('*') && self.acme().on_demand.is_some();
             if may_be_any {
                 self.on_demand = true;
@@ -274,13 +284,13 @@ impl<'p> Maker<'p> {
         if let Some(message) = beyond_public(&name, &able) {
             self.report(server, &codes::NAME_NOT_PUBLIC, message);
         }
-        self.want(&format!("{}/{}", asked.folder(), folder_of(host)), &[name], &able, None, None);
+        self.want(&folder, &[name], &able, None, None);
         Place::Secrets(vec![own])
     }
 
     fn local(&mut self, name: Option<CertificateName>, need: &Need<'_, '_>) -> Place {
         let Need { asked, host, server } = need;
-        let Some(name) = name else {
+        let Some((name, folder)) = name.zip(folder_of(*asked, host)) else {
             let message = format!("our own authority issues for names, and `{host}` is none");
             self.report(server, &codes::NOT_ISSUABLE, message);
             return Place::Nowhere;
@@ -290,7 +300,6 @@ impl<'p> Maker<'p> {
             self.report(server, &codes::UNKNOWN_ISSUER, message);
             return Place::Nowhere;
         }
-        let folder = format!("{}/{}", asked.folder(), folder_of(host));
         let wanted = Wanted {
             folder: folder.clone(),
             identifiers: vec![issuers::identifier(&name)],
@@ -348,8 +357,9 @@ fn local_ca(settings: &Settings) -> Option<&Path> {
     settings.tls.local_ca.as_deref()
 }
 
-fn folder_of(host: &str) -> String {
-    host.strip_prefix("*.").map_or_else(|| host.replace(':', "-"), |rest| format!("_wildcard.{rest}"))
+/// The folder of a host's own certificate; every host that can have one has one.
+fn folder_of(asked: Asked<'_>, host: &str) -> Option<String> {
+    kept_name::of_host(&canonical(host)).map(|name| format!("{}/{name}", asked.folder()))
 }
 
 fn is_covered(name: &CertificateName, by: &CertificateName) -> bool {

@@ -59,7 +59,7 @@ type Case<'a> = (&'a Settings, &'a [Value], &'a [&'a str], &'a [&'a str]);
 fn every_host_is_ordered_once_and_by_who_can() {
     let mut by_dns = settings();
     by_dns.acme.issuers[0].challenges = vec![Challenge::Http01];
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 10] = [
         (
             &settings(),
             &[server("acme://", &["B.com", "ns/a.com"], 443), server("acme://", &["a.com"], 8443)],
@@ -67,6 +67,13 @@ fn every_host_is_ordered_once_and_by_who_can() {
             &["LIM0080"],
         ),
         (&settings(), &[server("acme://inside", &["a.test"], 443)], &["hosts/a.test by inside"], &["LIM0080"]),
+        // An address has several spellings, and a folder that no name can have.
+        (
+            &settings(),
+            &[server("acme://", &["2001:DB8::1"], 443), server("acme://", &["[2001:db8:0::1]"], 8443)],
+            &["hosts/_ipv6-2001-db8--1 by letsencrypt inside"],
+            &["LIM0080"],
+        ),
         (&settings(), &[server("acme://other", &["a.com"], 443)], &[], &["LIM0082"]),
         // The wildcard is enough; only one of the two can prove it.
         (

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::base::kept_name;
+
 /// `[acme]`, with every default filled in. Servers that say `credentialName: acme://` use it, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AcmeSettings {
@@ -212,15 +214,7 @@ impl FromStr for CertificateName {
             return Err("names are written in ASCII here, such as xn--bcher-kva.example for bücher.example".to_owned());
         }
         let name = text.to_ascii_lowercase();
-        let is_label = |label: &str| {
-            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            (1..=63).contains(&label.len())
-                && label.bytes().all(plain)
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        };
-        let rest = name.strip_prefix("*.").unwrap_or(&name);
-        match rest.len() <= 253 && rest.split('.').all(is_label) {
+        match kept_name::of_host(&name).is_some() {
             true => Ok(CertificateName::Dns(name)),
             false => Err("it is neither a host name, nor one behind `*.`, nor an IP address".to_owned()),
         }
@@ -247,6 +241,8 @@ mod tests {
             ("*.*.example.com", "-"),
             ("*example.com", "-"),
             ("a..b", "-"),
+            ("a.com.", "-"),
+            ("a.123", "-"),
             ("../../etc", "-"),
             ("-a.example.com", "-"),
             ("bücher.example", "-"),
