@@ -10,7 +10,7 @@ use aws_lc_rs::digest;
 use clap::Args;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use super::files::settings_path;
 use super::say;
@@ -152,10 +152,45 @@ fn update(program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Some digits of the key's fingerprint.
+/// Some digits of the key's fingerprint. Nothing else than one authority that may speak for its own names alone is to be
+/// trusted: the gateway wrote the file, and root is asked to believe it.
 fn mark(pem: &str) -> anyhow::Result<String> {
-    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok().context("the authority's certificate is no PEM")?;
-    let (_, parsed) = X509Certificate::from_der(&der).ok().context("the authority's certificate cannot be read")?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let all = all.ok().context("the authority's certificate is no PEM")?;
+    let [der] = all.as_slice() else { bail!("the authority's file has {} certificates, and not one", all.len()) };
+    let (_, parsed) = X509Certificate::from_der(der).ok().context("the authority's certificate cannot be read")?;
+    let is_bound = parsed.iter_extensions().any(|extension| match extension.parsed_extension() {
+        ParsedExtension::NameConstraints(bounds) => bounds.permitted_subtrees.as_ref().is_some_and(|to| !to.is_empty()),
+        _ => false,
+    });
+    if !is_bound {
+        bail!("the authority's certificate does not say for which names it may speak, so the gateway did not make it");
+    }
     let digest = digest::digest(&digest::SHA256, parsed.public_key().raw);
     Ok(digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, GeneralSubtree, IsCa, KeyPair, NameConstraints};
+
+    use super::*;
+
+    #[test]
+    fn only_one_authority_that_is_bound_to_names_is_believed() {
+        let made = |names: &[&str]| {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let permitted_subtrees = names.iter().map(|name| GeneralSubtree::DnsName((*name).to_owned())).collect();
+            params.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() });
+            params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+        };
+        let (bound, free) = (made(&["localhost"]), made(&[]));
+        assert_eq!(mark(&bound).unwrap().len(), 8);
+        for (text, why) in
+            [(free.clone(), "for which names"), (bound + &free, "2 certificates"), ("x".into(), "0 cert")]
+        {
+            assert!(mark(&text).unwrap_err().to_string().contains(why), "{why}");
+        }
+    }
 }
