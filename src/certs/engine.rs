@@ -30,8 +30,11 @@ use crate::snapshot::issuance::{Identifier, Issuance, Issuer, KeyKind, Wanted};
 use crate::snapshot::store::Store as Snapshots;
 use crate::telemetry::Telemetry;
 
-/// Tasks at once.
+/// Tasks at once for certificates that are written down, and as many again for those on demand: strangers who ask for
+/// names delay no renewal.
 const MOST_AT_WORK: usize = 16;
+/// Orders of strangers at once; more are refused.
+const MOST_ON_DEMAND: usize = 100;
 /// Nothing is waited for longer than this before all is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How often the storage is read, in seconds: another process may have renewed.
@@ -197,7 +200,13 @@ impl Engine {
                         self.heed(event);
                     }
                 }
-                Some(demand) = self.parts.arrivals.demands.recv() => self.demanded(demand, now),
+                Some(demand) = self.parts.arrivals.demands.recv() => {
+                    self.demanded(demand, now);
+                    // All that have come: each turn looks at every certificate.
+                    while let Ok(demand) = self.parts.arrivals.demands.try_recv() {
+                        self.demanded(demand, now);
+                    }
+                }
                 () = sleep(Duration::from_secs(pause).min(LOOK_AGAIN)) => {}
             }
         }
@@ -233,6 +242,8 @@ impl Engine {
         let issuance = Arc::clone(&self.parts.issuance.borrow_and_update());
         if issuance.storage != self.issuance.storage || self.store.is_none() {
             self.entries.clear();
+            // Their accounts are in the other storage.
+            self.made.clear();
             self.parts.arrivals.known.retain(|_| false);
             self.store = self.open(&issuance).await;
         }
@@ -298,10 +309,16 @@ impl Engine {
             let reading = readings.remove(&folder);
             match self.entries.get_mut(&folder) {
                 Some(entry) => {
+                    let issuers = |candidates: &[Candidate]| -> Vec<Arc<Issuer>> {
+                        candidates.iter().map(|candidate| Arc::clone(&candidate.issuer)).collect()
+                    };
+                    if entry.wanted != wanted || issuers(&entry.candidates) != issuers(&candidates) {
+                        entry.anew = true;
+                        entry.reading.memory.next_try = 0;
+                    }
                     if entry.wanted != wanted {
                         // It is another certificate now.
                         entry.work = None;
-                        entry.reading.memory.next_try = 0;
                         entry.wanted = wanted;
                     }
                     entry.candidates = candidates;
@@ -402,14 +419,21 @@ impl Engine {
 
     /// Starts what is due, the most urgent first, as far as there is room.
     fn start_due(&mut self, now: i64, only_local: bool) {
-        let at_work = self.entries.values().filter(|entry| entry.work.is_some()).count();
+        let at_work = self.entries.iter().filter(|(_, entry)| entry.work.is_some());
+        let (mut of_strangers, mut of_ours) = (0, 0);
+        at_work
+            .for_each(|(folder, _)| *(if name_of(folder).is_some() { &mut of_strangers } else { &mut of_ours }) += 1);
         let due = self.entries.iter().filter(|(_, entry)| entry.work.is_none() && (!only_local || entry.is_local()));
         let due = due.filter_map(|(folder, entry)| Some((entry.next(now)?, folder)));
         let mut due: Vec<_> =
             due.filter(|((at, _), _)| *at <= now).map(|((at, step), folder)| (at, folder.clone(), step)).collect();
         due.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-        for (_, folder, step) in due.into_iter().take(MOST_AT_WORK.saturating_sub(at_work)) {
-            self.start(&folder, step);
+        for (_, folder, step) in due {
+            let at_work = if name_of(&folder).is_some() { &mut of_strangers } else { &mut of_ours };
+            if *at_work < MOST_AT_WORK {
+                *at_work += 1;
+                self.start(&folder, step);
+            }
         }
     }
 
@@ -429,6 +453,11 @@ impl Engine {
                     candidates: entry.candidates.clone(),
                     limiters: Arc::clone(&self.limiters),
                     telemetry: Arc::clone(&self.parts.telemetry),
+                    anew: entry.anew,
+                    last_asked: match name_of(folder) {
+                        Some(name) => entry.last_asked().max(self.parts.arrivals.known.last_asked(name)),
+                        None => 0,
+                    },
                     keeping: Arc::clone(&keeping),
                 };
                 task::spawn("certificate", async move {
@@ -451,6 +480,7 @@ impl Engine {
             }
         };
         if let Some(entry) = self.entries.get_mut(folder) {
+            entry.anew = entry.anew && step != Step::Order;
             entry.work = Some(Work { task, keeping });
         }
     }
@@ -512,6 +542,14 @@ impl Engine {
         let (Some(store), Some(on_demand)) = (self.store.clone(), self.issuance.on_demand.clone()) else {
             return self.demands.answer(name, &Err(Refusal::Off));
         };
+        let at_work = self.entries.iter().filter(|(folder, entry)| name_of(folder).is_some() && entry.work.is_some());
+        if at_work.count() > MOST_ON_DEMAND {
+            if let Some(entry) = self.entries.get_mut(&folder).filter(|entry| !entry.allowed) {
+                entry.work = None;
+                entry.reading.memory.next_try = now.saturating_add(DATES_AGAIN);
+            }
+            return self.demands.answer(name, &Err(Refusal::Busy));
+        }
         if !self.entries.contains_key(&folder) {
             let wanted = Arc::new(on_demand_certificate(name, &on_demand.issuers));
             let candidates = self.candidates(&store, &wanted);
@@ -523,7 +561,9 @@ impl Engine {
             Some(entry) => {
                 entry.allowed = true;
                 entry.work = None;
-                entry.reading.memory.last_asked = now;
+                if self.demands.awaits(name) {
+                    entry.reading.memory.last_asked = now;
+                }
             }
             None => {}
         }
@@ -956,6 +996,49 @@ mod tests {
         let shown = serde_json::to_value(statuses.certificates()).unwrap();
         assert_eq!(shown[0]["why"]["reason"], "window");
         assert_eq!(shown[0]["why"]["explanation"], "https://ca/why");
+    }
+
+    #[tokio::test]
+    async fn what_changed_is_tried_at_once_and_an_authority_that_was_made_anew_issues_anew() {
+        let storage = tempfile::tempdir().unwrap();
+        let first = Arc::new(Double::default());
+        let doubles = [("first", &first), ("second", &first)];
+        let mut one = house(issuance(storage.path(), vec![wanted("hosts/a.com", &["a.com"])]), &doubles);
+        let store = Store::open(storage.path()).unwrap();
+        let failed = Memory { failures: 20, next_try: clock::now() + 3600, ..Memory::default() };
+        order::remember(&store, "hosts/a.com", &failed).unwrap();
+        one.engine.follow().await;
+        one.engine.start_due(clock::now(), false);
+        assert!(one.engine.entries["hosts/a.com"].work.is_none(), "the ladder holds");
+        let mut changed = issuance(storage.path(), vec![wanted("hosts/a.com", &["a.com", "b.com"])]);
+        // Strangers fill no place of what is written down.
+        changed.on_demand =
+            Some(Arc::new(OnDemand { ask: "http://127.0.0.1:1/".into(), issuers: vec!["first".into()] }));
+        one.issuance.send_replace(Arc::new(changed));
+        one.engine.follow().await;
+        for number in 0..MOST_AT_WORK {
+            let name = format!("{number}.net");
+            let wanted = Arc::new(on_demand_certificate(&name, &["first".to_owned()]));
+            let mut entry = Entry::new(wanted, Vec::new(), Reading::default());
+            let task = task::spawn("test", std::future::pending());
+            entry.work = Some(Work { task, keeping: Arc::default() });
+            one.engine.entries.insert(folder_of(&name), entry);
+        }
+        one.engine.start_due(clock::now(), false);
+        while one.engine.entries["hosts/a.com"].work.is_some() {
+            let event = one.engine.events.recv().await.unwrap();
+            one.engine.heed(event);
+        }
+        assert_eq!(first.orders(), 1, "a failure of another certificate delays nothing");
+        let folder = storage.path().join("ca");
+        let meta = |authority: String| crate::certs::store::Meta { authority, ..Default::default() };
+        let local = meta(format!("local:{}", folder.display()));
+        let kept = store.read("hosts/a.com").unwrap().unwrap();
+        let issued = Issued { chain: kept.chain, key: kept.key };
+        let reserve = |folder| store.reserve(folder, std::time::SystemTime::now()).unwrap();
+        reserve("local/a.com").keep(&issued, &local).unwrap();
+        assert!(look(&store, "local/a.com").stored.unwrap().is_disowned, "the authority is gone");
+        assert!(!look(&store, "hosts/a.com").stored.unwrap().is_disowned);
     }
 
     /// An `ask` URL that allows what ends in `good.com`, and counts its questions.

@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub reading: Reading,
     /// Whether the `ask` URL has just allowed it; names that are written down are allowed.
     pub allowed: bool,
+    /// It or who is asked for it changed: what failed before does not count.
+    pub anew: bool,
     pub work: Option<Work>,
     /// What is waited for, for people.
     pub waits: Option<String>,
@@ -57,7 +59,7 @@ pub(super) enum Step {
 impl Entry {
     pub(super) fn new(wanted: Arc<Wanted>, candidates: Vec<Candidate>, reading: Reading) -> Entry {
         let allowed = name_of(&wanted.folder).is_none();
-        Entry { wanted, candidates, reading, allowed, work: None, waits: None, served: None }
+        Entry { wanted, candidates, reading, allowed, anew: false, work: None, waits: None, served: None }
     }
 
     pub(super) fn renewal(&self, now: i64) -> Renewal {
@@ -88,8 +90,10 @@ impl Entry {
 
     /// When somebody last wanted it, as far as is known.
     pub(super) fn last_asked(&self) -> i64 {
-        let issued = self.reading.stored.as_ref().map_or(0, |stored| stored.meta.issued);
-        self.reading.memory.last_asked.max(issued)
+        match self.reading.memory.last_asked {
+            0 => self.reading.stored.as_ref().map_or(0, |stored| stored.meta.issued),
+            asked => asked,
+        }
     }
 
     /// The issuer of what is there, if it is a CA that can be asked about renewals.

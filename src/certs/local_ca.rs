@@ -104,6 +104,29 @@ fn generate(kind: KeyKind) -> Result<KeyPair, rcgen::Error> {
     }
 }
 
+/// Whether the authority of the folder did not sign this leaf (DER): it was made anew since, or is gone. One that cannot
+/// be read tells nothing.
+pub(super) fn disowns(folder: &Path, leaf: &[u8]) -> bool {
+    let pem = match fs::read(folder.join(LOCAL_AUTHORITY)) {
+        Ok(pem) => pem,
+        Err(error) => return error.kind() == io::ErrorKind::NotFound,
+    };
+    let Ok(authority) = CertificateDer::from_pem_slice(&pem) else { return false };
+    let (Ok((_, authority)), Ok((_, leaf))) = (X509Certificate::from_der(&authority), X509Certificate::from_der(leaf))
+    else {
+        return false;
+    };
+    let names_itself = authority.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(name) => Some(name.0),
+        _ => None,
+    });
+    let names_issuer = leaf.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(named) => named.key_identifier.as_ref().map(|name| name.0),
+        _ => None,
+    });
+    names_itself.zip(names_issuer).is_some_and(|(itself, issuer)| itself != issuer)
+}
+
 /// The authority of the folder, which may speak for `identifiers` when this returns.
 pub(super) fn authority(
     folder: &Path,
@@ -159,7 +182,8 @@ fn kept_key(path: &Path) -> Result<KeyPair, String> {
         Ok(pem) => KeyPair::from_pem(&pem).map_err(|error| format!("{} is no usable key: {error}", path.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = KeyPair::generate().map_err(|error| format!("no key could be made: {error}"))?;
-            let written = durable::write_new(path, key.serialize_pem().as_bytes());
+            // As a whole: half a key would stay for good.
+            let written = durable::replace(path, key.serialize_pem().as_bytes());
             written.map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
             Ok(key)
         }
@@ -354,6 +378,13 @@ mod tests {
             assert!(is_believed(&folder, &more, "b.localhost", now), "{kind:?}");
         }
         assert_eq!(root(), first, "nothing new was asked of it");
+        let leaf = CertificateDer::from_pem_slice(here.chain.as_bytes()).unwrap();
+        let other = home.path().join("other");
+        assert!(!disowns(&folder, &leaf) && disowns(&other, &leaf));
+        issue(&other, &wanted(&["localhost"], KeyKind::EcdsaP256), now).unwrap();
+        assert!(disowns(&other, &leaf), "it has another key");
+        fs::write(other.join(LOCAL_AUTHORITY), "nonsense").unwrap();
+        assert!(!disowns(&other, &leaf), "nobody can tell");
         let web = issue(&folder, &wanted(&["web.dev.example.com", "10.0.0.1"], KeyKind::EcdsaP256), now).unwrap();
         assert_ne!(root(), first);
         assert!(is_believed(&folder, &web, "web.dev.example.com", now));

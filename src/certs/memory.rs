@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::issue::{FailureKind, RenewalWindow};
 
@@ -12,6 +12,11 @@ use super::issue::{FailureKind, RenewalWindow};
 const ASK_AGAIN: (i64, i64) = (60, 86_400);
 /// When an issuer that says nothing of renewals is asked again, in seconds.
 const SAYS_NOTHING: i64 = 86_400;
+
+/// So many orders in a row may end with their process before the next one waits.
+const BEGUN_FREELY: u32 = 3;
+/// No wait is longer, in seconds: an instant further off was written by a clock that was wrong.
+const LONGEST_WAIT: i64 = 9 * 86_400;
 
 /// Kept as JSON in `state/`. Times are seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,11 +26,17 @@ pub(crate) struct Memory {
     pub failures: u32,
     /// Not before then; 0: at any time.
     pub next_try: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
     pub last_error: Option<LastError>,
     /// Issuers that want to be left alone with this certificate until then.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub held: BTreeMap<String, i64>,
+    /// Orders in a row that did not end: the process did before.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub begun: u32,
+    /// What is there came early, because its issuer wished so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hurried: bool,
     pub ari: Ari,
     /// When a name that is served on demand was last asked for.
     pub last_asked: i64,
@@ -64,7 +75,39 @@ pub(crate) struct Window {
     pub explanation: Option<String>,
 }
 
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// An error that another version wrote may be of a kind that is not known here.
+fn if_known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LastError>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
+}
+
 impl Memory {
+    /// Without what no clock that is right can have written.
+    pub(super) fn plausible(mut self, now: i64) -> Memory {
+        let far = now.saturating_add(LONGEST_WAIT);
+        if self.next_try > far {
+            self.next_try = 0;
+        }
+        self.held.retain(|_, until| *until <= far);
+        if self.ari.ask_again > now.saturating_add(ASK_AGAIN.1) {
+            self.ari.ask_again = 0;
+        }
+        self.last_asked = self.last_asked.min(now);
+        self
+    }
+
+    /// Takes note that an order begins at `now`. A process that ends again and again in the midst of orders waits ever
+    /// longer before the next one; `wait` says how long after so many.
+    pub(super) fn begins(&mut self, now: i64, wait: impl Fn(u32) -> i64) {
+        self.begun = self.begun.saturating_add(1);
+        if let Some(too_many) = self.begun.checked_sub(BEGUN_FREELY).filter(|too_many| *too_many > 0) {
+            self.next_try = now.saturating_add(wait(too_many));
+        }
+    }
+
     /// The window of a certificate, if its issuer named one.
     pub(super) fn window_of(&self, leaf: &str) -> Option<&Window> {
         self.ari.window.as_ref().filter(|_| self.ari.leaf == leaf)
@@ -133,5 +176,28 @@ mod tests {
         assert!(memory.window_of("two").is_none(), "no window");
         memory.answered("two", None, 100, 0.5);
         assert_eq!(memory.ask_at("two"), 100 + 86_400);
+    }
+
+    #[test]
+    fn orders_that_end_with_their_process_come_ever_later() {
+        let mut memory = Memory::default();
+        let tries: Vec<i64> = (0..5)
+            .map(|_| {
+                memory.begins(100, |many| i64::from(many) * 60);
+                memory.next_try
+            })
+            .collect();
+        assert_eq!(tries, [0, 0, 0, 160, 220]);
+    }
+
+    #[test]
+    fn clocks_that_were_wrong_and_other_versions_delay_nothing() {
+        let text = r#"{"failures":3,"next_try":9223372036854775807,"held":{"a":2000000,"b":99},"ari":{"ask_again":99999999},
+            "last_asked":5000,"last_error":{"kind":"of_tomorrow","message":"","issuer":"","at":0},"more":1}"#;
+        let memory = serde_json::from_str::<Memory>(text).unwrap().plausible(100);
+        assert_eq!((memory.failures, memory.next_try, memory.ari.ask_again, memory.last_asked), (3, 0, 0, 100));
+        assert_eq!((memory.held.len(), memory.last_error), (1, None));
+        let soon = Memory { next_try: 86_400, ..Memory::default() };
+        assert_eq!(soon.clone().plausible(100), soon);
     }
 }

@@ -24,6 +24,8 @@ const QUESTIONS: usize = 16;
 /// Names that may be waited for at once, and handshakes that may wait for one of them.
 const MOST_NAMES: usize = 1000;
 const MOST_WAITING: usize = 100;
+/// Handshakes that may wait at once, whatever for: each holds a connection.
+const MOST_HANDSHAKES: usize = 5000;
 /// How long a refusal is remembered, in seconds, and how many are. Where nobody answers, it is asked again sooner.
 const REFUSED_FOR: i64 = 60;
 const UNANSWERED_FOR: i64 = 10;
@@ -165,9 +167,15 @@ impl Demands {
     pub(super) fn wait(&mut self, demand: Demand, now: i64) -> bool {
         let Demand { name, reply } = demand;
         let refused = self.refused.get(&name).is_some_and(|until| (1..=REFUSED_FOR).contains(&(until - now)));
-        let names = self.waiting.len();
+        // Who gave up waits no longer. What nobody waits for any more is begun anew: its work may have been lost.
+        self.waiting.retain(|_, replies| {
+            replies.retain(|reply| !reply.is_closed());
+            !replies.is_empty()
+        });
+        let (names, handshakes) = (self.waiting.len(), self.waiting.values().map(Vec::len).sum::<usize>());
         let refusal = match self.waiting.get_mut(&name) {
             _ if refused => Refusal::NotAllowed,
+            _ if handshakes >= MOST_HANDSHAKES => Refusal::Busy,
             Some(waiting) if waiting.len() < MOST_WAITING => {
                 waiting.push(reply);
                 return false;
@@ -181,6 +189,11 @@ impl Demands {
         // Who asked may have gone.
         let _ = reply.send(Err(refusal));
         false
+    }
+
+    /// Whether a handshake waits for a name.
+    pub(super) fn awaits(&self, name: &str) -> bool {
+        self.waiting.get(name).is_some_and(|replies| replies.iter().any(|reply| !reply.is_closed()))
     }
 
     /// Answers one demand at once.
@@ -232,6 +245,8 @@ impl Asker {
         match self.client.get(format!("{url}{separator}domain={name}")).send().await {
             Ok(answer) => Some(answer.status().is_success()),
             Err(error) => {
+                // The URL may hold a password.
+                let error = error.without_url();
                 tracing::warn!(name, %error, "the `ask` URL of on-demand certificates does not answer");
                 None
             }
@@ -273,6 +288,17 @@ mod tests {
             let (third, _answer) = demand("a.com");
             assert_eq!(demands.wait(third, now), again, "{now}");
         }
+    }
+
+    #[test]
+    fn a_name_whose_work_was_lost_is_begun_anew() {
+        let mut demands = Demands::default();
+        let (first, answer) = demand("a.com");
+        assert!(demands.wait(first, 0) && demands.awaits("a.com"));
+        // Nobody answers, and the handshake gives up.
+        drop(answer);
+        let (second, _answer) = demand("a.com");
+        assert!(!demands.awaits("a.com") && demands.wait(second, 0));
     }
 
     #[test]

@@ -11,11 +11,11 @@ use super::issue::{FailureKind, Issue, IssueError, Issued, Order};
 use super::ladder::{self, Limiter};
 use super::lock::Lock;
 use super::memory::{LastError, Memory};
-use super::renewal::{self, authority};
+use super::renewal::{self, Reason, authority};
 use super::store::{Meta, Reservation, Store, state_of};
 use super::stored::{self, Reading, Stored, look};
 use crate::base::clock;
-use crate::snapshot::issuance::{Issuer, Wanted};
+use crate::snapshot::issuance::{Issuer, IssuerKind, Wanted};
 use crate::telemetry::Telemetry;
 
 /// How often a lock is asked for that another process has, and for how long.
@@ -48,6 +48,10 @@ pub(super) struct Work {
     pub candidates: Vec<Candidate>,
     pub limiters: Arc<Limiters>,
     pub telemetry: Arc<Telemetry>,
+    /// Failures that are remembered were of another certificate, or of issuers that were changed since.
+    pub anew: bool,
+    /// When a name that is served on demand was last asked for; 0 for others.
+    pub last_asked: i64,
     /// Set while there is a certificate that is not on disk yet: such work is not to be broken off.
     pub keeping: Arc<AtomicBool>,
 }
@@ -83,7 +87,11 @@ pub(super) async fn carry_out(work: Work, tell: impl Fn(Option<String>) + Send +
         Err(error) => return work.failed_here(work.look().await, "the lock cannot be had", &error).await,
     };
     // Who has waited finds what the other has done.
-    let reading = work.look().await;
+    let mut reading = work.look().await;
+    if work.anew {
+        reading.memory = Memory { ari: reading.memory.ari, hurried: reading.memory.hurried, ..Memory::default() };
+    }
+    reading.memory.last_asked = reading.memory.last_asked.max(work.last_asked);
     let now = clock::now();
     let due = renewal::due(reading.stored.as_ref(), &work.wanted, &work.issuers(), &reading.memory, now);
     if due.at > now || reading.memory.next_try > now {
@@ -96,10 +104,17 @@ pub(super) async fn carry_out(work: Work, tell: impl Fn(Option<String>) + Send +
         Err(error) => return work.failed_here(reading, "there is no room for a certificate", &error).await,
     };
     let mut memory = reading.memory.clone();
+    if work.candidates.iter().any(|candidate| matches!(candidate.issuer.kind, IssuerKind::Acme(_))) {
+        let failure = failure(FailureKind::Unreachable, String::new());
+        memory.begins(now, |many| seconds(ladder::wait(&failure, many, fastrand::f64())));
+        work.remember(&memory).await;
+    }
+    memory.begun = 0;
     let ended = match work.order(&reading, &mut memory).await {
         Some((issued, meta)) => {
             work.keep(reservation, issued, meta, &tell).await;
-            memory = Memory { last_asked: memory.last_asked, ..Memory::default() };
+            let hurried = matches!(due.reason, Reason::Window { .. });
+            memory = Memory { hurried, last_asked: memory.last_asked, ..Memory::default() };
             Ended::Issued
         }
         None => Ended::Failed,

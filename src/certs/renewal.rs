@@ -10,6 +10,12 @@ use crate::snapshot::issuance::{Issuer, IssuerKind, Wanted};
 const PART_LEFT: i64 = 3;
 /// Certificates that came together are spread over one part in so many of their life, before that.
 const SPREAD: f64 = 1.0 / 30.0;
+/// What an authority of our own is called, before its folder.
+pub(super) const LOCAL: &str = "local:";
+/// A new certificate is not renewed by its dates before one part in so many of what is left of it has passed, and not for
+/// the second time in a row by its issuer's wish within so many seconds: else a clock that is wrong, or a CA that errs, lets it be ordered without end.
+const LEFT_ALONE: i64 = 4;
+const LEFT_ALONE_FOR: i64 = 3600;
 /// From here on its issuer's wish does not count.
 const LAST_PART: i64 = 20;
 
@@ -64,14 +70,31 @@ pub(crate) fn due(stored: Option<&Stored>, wanted: &Wanted, issuers: &[&Issuer],
     }
     let authority = &stored.meta.authority;
     // What was put there by hand has no authority.
-    if !authority.is_empty()
-        && !issuers.is_empty()
-        && issuers.iter().all(|issuer| self::authority(issuer) != *authority)
+    if stored.is_disowned
+        || !authority.is_empty()
+            && !issuers.is_empty()
+            && issuers.iter().all(|issuer| self::authority(issuer) != *authority)
     {
         return at_once(Reason::OtherIssuer);
     }
     let drawn = memory.window_of(&certificate.sha256).map(|window| (window.drawn, window.explanation.clone()));
-    by_dates(certificate.not_before, certificate.not_after, &certificate.sha256, drawn)
+    let renewal = by_dates(certificate.not_before, certificate.not_after, &certificate.sha256, drawn);
+    Renewal { at: renewal.at.max(left_alone_until(&renewal.reason, stored, memory, now)), ..renewal }
+}
+
+/// Until when a certificate that was issued at `issued` is too new to be renewed.
+fn left_alone_until(reason: &Reason, stored: &Stored, memory: &Memory, now: i64) -> i64 {
+    let (issued, end) = (stored.meta.issued, stored.certificate.not_after);
+    // Nobody knows when, or by another clock.
+    if issued <= 0 || issued > now {
+        return i64::MIN;
+    }
+    let pause = end.saturating_sub(issued).max(0) / LEFT_ALONE;
+    issued.saturating_add(match reason {
+        Reason::Window { .. } if !memory.hurried => 0,
+        Reason::Window { .. } => pause.min(LEFT_ALONE_FOR),
+        _ => pause,
+    })
 }
 
 /// Renewal by dates alone. `fingerprint` spreads certificates of one age; `drawn` is the instant in the issuer's window.
@@ -98,7 +121,7 @@ fn fraction(fingerprint: &str) -> f64 {
 pub(super) fn authority(issuer: &Issuer) -> String {
     match &issuer.kind {
         IssuerKind::Acme(acme) => acme.directory.clone(),
-        IssuerKind::Local { folder, .. } => format!("local:{}", folder.display()),
+        IssuerKind::Local { folder, .. } => format!("{LOCAL}{}", folder.display()),
     }
 }
 
@@ -170,6 +193,17 @@ mod tests {
         memory.ari.leaf = stored.certificate.sha256.clone();
         memory.ari.window = Some(window);
         assert_eq!(due(Some(&stored), &wanted, &[&ours], &memory, 0).at, 7);
+        // A CA that wants every certificate renewed at once gets no endless orders; nor does a clock that is wrong.
+        let at = |issued, memory: &Memory, now| {
+            let fresh = Stored { meta: Meta { issued, ..stored.meta.clone() }, ..stored.clone() };
+            due(Some(&fresh), &wanted, &[&ours], memory, now).at
+        };
+        assert_eq!(at(5, &memory, 6), 7);
+        memory.hurried = true;
+        assert_eq!((at(5, &memory, 6), at(9, &memory, 6)), (3605, 7));
+        assert_eq!(at(70 * DAY, &Memory::default(), 70 * DAY), 75 * DAY);
+        let disowned = Stored { is_disowned: true, ..stored.clone() };
+        assert_eq!(reason(Some(&disowned), &wanted, &ours, 0), Reason::OtherIssuer);
         memory.ari.leaf = "another".into();
         assert_eq!(due(Some(&stored), &wanted, &[&ours], &memory, 0).reason, Reason::ThirdOfLife);
     }

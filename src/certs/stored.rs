@@ -1,5 +1,6 @@
 //! What does a certificate in PEM say, and does it belong to its key? Read once, when it comes or the storage is read.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -9,8 +10,11 @@ use rustls::sign::CertifiedKey;
 use x509_parser::oid_registry as oid;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::local_ca;
 use super::memory::Memory;
+use super::renewal::LOCAL;
 use super::store::{Meta, Store, state_of};
+use crate::base::clock;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::issuance::{Identifier, KeyKind, Wanted};
 
@@ -23,6 +27,8 @@ pub(crate) struct Stored {
     /// `None`: another kind than those that are ordered.
     pub key: Option<KeyKind>,
     pub meta: Meta,
+    /// Our own authority, which issued it, was made anew since.
+    pub is_disowned: bool,
 }
 
 /// What the storage holds of a certificate.
@@ -38,13 +44,18 @@ pub(super) struct Reading {
 /// Reads a certificate's folder and what is remembered of it. What cannot be read is as if it were not there.
 pub(super) fn look(store: &Store, folder: &str) -> Reading {
     let memory = store.read_text(&state_of(folder)).ok().flatten();
-    let memory = memory.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let memory: Memory = memory.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let memory = memory.plausible(clock::now());
     let reading = Reading { memory, ..Reading::default() };
     match store.read(folder) {
         Ok(None) => reading,
         Err(error) => Reading { problem: Some(error.to_string()), ..reading },
         Ok(Some(kept)) => match read(&kept.chain, &kept.key, kept.meta) {
-            Ok((stored, key)) => Reading { stored: Some(stored), key: Some(Arc::new(key)), ..reading },
+            Ok((mut stored, key)) => {
+                let folder = stored.meta.authority.strip_prefix(LOCAL);
+                stored.is_disowned = folder.is_some_and(|folder| local_ca::disowns(Path::new(folder), &stored.leaf));
+                Reading { stored: Some(stored), key: Some(Arc::new(key)), ..reading }
+            }
             Err(problem) => Reading { problem: Some(problem), ..reading },
         },
     }
@@ -61,7 +72,7 @@ pub(super) fn read(chain: &str, key: &str, meta: Meta) -> Result<(Stored, Certif
     certified.keys_match().map_err(|_| "the key does not belong to the certificate".to_owned())?;
     let certificate = Certificate::read(&leaf).ok_or_else(|| "the certificate cannot be read".to_owned())?;
     let key = key_kind(&leaf);
-    Ok((Stored { leaf, certificate: Arc::new(certificate), key, meta }, certified))
+    Ok((Stored { leaf, certificate: Arc::new(certificate), key, meta, is_disowned: false }, certified))
 }
 
 impl Stored {
