@@ -255,6 +255,13 @@ pub(super) fn readable_by_others(path: &Path) -> Option<Finding> {
     })
 }
 
+/// A pipe or a device, whose reading never ends, is none of ours.
+fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    let metadata = fs::metadata(path)?;
+    let is_other = !metadata.is_file() && !metadata.is_dir();
+    if is_other { Err(io::Error::other("it is no plain file")) } else { fs::read(path) }
+}
+
 fn place(path: &Path) -> Location {
     Location { file: path.display().to_string(), line: 0, column: 0 }
 }
@@ -278,7 +285,7 @@ fn read<'a>(
     let mut data = BTreeMap::new();
     for ((key, path), (_, stamp)) in found.iter().zip(&stamps) {
         let is_long = stamp.size() > MAX_BYTES;
-        let bytes = if is_long { Err(io::Error::other("it is longer than 1 MiB")) } else { fs::read(path) };
+        let bytes = if is_long { Err(io::Error::other("it is longer than 1 MiB")) } else { read_plain(path) };
         data.insert((*key).to_owned(), bytes.map_err(|error| (path.as_path(), error))?);
     }
     Ok(Some((stamps, data)))
@@ -377,5 +384,6 @@ mod tests {
         fs::rename(at("web"), at("gone")).unwrap();
         let (secrets, findings) = read(&mut folders, &at("web"), "");
         assert_eq!((secrets.len(), findings.len()), (1, 1));
+        assert_eq!(read_plain(Path::new("/dev/zero")).unwrap_err().to_string(), "it is no plain file");
     }
 }
