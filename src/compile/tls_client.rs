@@ -457,3 +457,35 @@ fn has_any_name(leaf: &ParsedCertificate<'_>, der: &CertificateDer<'_>, names: &
     });
     if covered { Ok(()) } else { Err(Error::InvalidCertificate(CertificateError::NotValidForName)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    #[test]
+    fn an_identity_counts_as_a_uri_alone() {
+        const WEB: &str = "spiffe://td/ns/shop/sa/web";
+        for (shown, expected) in [
+            (SanType::URI(WEB.try_into().unwrap()), true),
+            (SanType::DnsName(WEB.try_into().unwrap()), false),
+            (SanType::Rfc822Name(WEB.try_into().unwrap()), false),
+            (SanType::URI("spiffe://TD/ns/shop/sa/web".try_into().unwrap()), false),
+        ] {
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = vec![shown.clone()];
+            let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            let leaf = ParsedCertificate::try_from(made.der()).unwrap();
+            let verdict = has_any_name(&leaf, made.der(), &["web.shop".to_owned(), WEB.to_owned()]);
+            assert_eq!(verdict.is_ok(), expected, "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_skipped_in_the_mesh() {
+        let settings = |mode| ClientTls { mode, insecure_skip_verify: Some(true), ..ClientTls::default() };
+        let modes = [ClientTlsMode::Simple, ClientTlsMode::Mutual, ClientTlsMode::IstioMutual];
+        assert_eq!(modes.map(|mode| skips(&settings(mode))), [true, true, false]);
+    }
+}
