@@ -46,10 +46,10 @@ impl<'a> Index<'a> {
             seen: 0,
             bound: HashMap::new(),
             virtual_services: HashMap::new(),
-            secrets: resources.secrets.iter().map(|secret| (identity(secret), secret)).collect(),
+            secrets: resources.secrets.iter().map(|secret| (secret.identity(), secret)).collect(),
             slices: HashMap::new(),
-            endpoints: resources.endpoints.iter().map(|object| (identity(object), &**object)).collect(),
-            config_maps: resources.config_maps.iter().map(|object| (identity(object), &**object)).collect(),
+            endpoints: resources.endpoints.iter().map(|object| (object.identity(), &**object)).collect(),
+            config_maps: resources.config_maps.iter().map(|object| (object.identity(), &**object)).collect(),
             workload_entries: HashMap::new(),
             pods: Pods::new(resources),
             peer_policies: PeerPolicies::new(&resources.peer_authentications, &settings.gateway.root_namespace),
@@ -133,7 +133,7 @@ impl<'a> Index<'a> {
         let mut ordered: Vec<(u8, &'a Arc<Object<VirtualService>>)> =
             Vec::with_capacity(resources.virtual_services.len());
         for object in &resources.virtual_services {
-            self.virtual_services.insert(identity(object), object);
+            self.virtual_services.insert(object.identity(), object);
             let words = or_default(&object.spec.export_to, &self.settings.mesh.virtual_service_export_to);
             let private = words.iter().any(|word| word == "." || *word == object.meta.namespace);
             let group = match words.is_empty() || words.iter().any(|word| word == "*") {
@@ -391,10 +391,6 @@ fn answer_of_pods<'a>(pods: impl Iterator<Item = PodView<'a>>) -> Answer {
 
 fn answer_of_rule(rule: Option<&MergedRule<'_>>) -> Answer {
     Answer::of(rule.into_iter().flat_map(MergedRule::objects))
-}
-
-fn identity<T>(object: &Object<T>) -> (&str, &str) {
-    (&object.meta.namespace, &object.meta.name)
 }
 
 /// Oldest first.

@@ -13,6 +13,7 @@ use super::certificates::{self, Pair};
 use super::peer_roots::{PeerMaterial, PeerRoots};
 use super::problems::Problem;
 use super::sessions::{Secrets, Sessions};
+use super::tls_server::CommonTerms;
 use super::trail::Trail;
 use crate::resource::ResourceSet;
 use crate::resource::core::Secret;
@@ -39,6 +40,8 @@ pub(crate) struct Memory {
     whole: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     search: Kept<Box<str>, Result<Arc<Pattern>, String>>,
     keys: Kept<u128, Result<Arc<Pair>, Fault>>,
+    /// The fingerprints of what Secrets hold, by their addresses; `_held` keeps them there.
+    contents: Kept<usize, u128>,
     /// The last that was good, by the name of its Secret and whether it is for servers, which look at dates, too.
     good_keys: HashMap<(String, bool), Arc<Pair>>,
     roots: Kept<u128, Result<Arc<PeerRoots>, String>>,
@@ -49,6 +52,7 @@ pub(crate) struct Memory {
     /// How sessions are resumed, and the secrets from which that was made.
     pub(super) sessions: Option<(Option<Secrets>, Sessions)>,
     pub(super) server_terms: Kept<u128, Arc<ServerTerms>>,
+    pub(super) common_terms: Kept<u128, Arc<CommonTerms>>,
     pub(super) client_terms: Kept<u128, Arc<ClientTerms>>,
     system_roots: Option<Arc<RootCertStore>>,
     seeds: (RandomState, RandomState),
@@ -107,7 +111,11 @@ impl Memory {
     /// Worse is what cannot be used. To a server, for which `now` is given in seconds since 1970, worse is also what is
     /// outside its dates while the last one is not.
     pub(super) fn certified_key(&mut self, secret: &Arc<Object<Secret>>, now: Option<i64>) -> Result<Served, Fault> {
-        let fingerprint = self.fingerprint(&secret.spec.data);
+        let address = Arc::as_ptr(secret).addr();
+        let fingerprint = match self.contents.get(&address) {
+            Some(kept) => kept,
+            None => self.contents.insert(address, self.fingerprint(&secret.spec.data)),
+        };
         let made = match self.keys.get(&fingerprint) {
             Some(kept) => kept,
             None => self.keys.insert(fingerprint, certificates::certified_key(&secret.spec).map(Arc::new)),
@@ -187,10 +195,14 @@ impl Memory {
 
     /// What was good of Secrets that are gone.
     fn forget_gone(&mut self, resources: &ResourceSet) {
-        let mut there: HashSet<String> = resources.secrets.iter().map(|secret| secret.key()).collect();
-        there.extend(resources.config_maps.iter().map(|map| format!("configmap://{}", map.key())));
-        self.good_keys.retain(|(name, _), _| there.contains(name));
-        self.good_roots.retain(|(name, _), _| there.contains(name));
+        let secrets: HashSet<_> = resources.secrets.iter().map(|secret| secret.identity()).collect();
+        let maps: HashSet<_> = resources.config_maps.iter().map(|map| map.identity()).collect();
+        let is_there = |name: &str| {
+            let (there, key) = name.strip_prefix("configmap://").map_or((&secrets, name), |map| (&maps, map));
+            key.split_once('/').is_some_and(|key| there.contains(&key))
+        };
+        self.good_keys.retain(|(name, _), _| is_there(name));
+        self.good_roots.retain(|(name, _), _| is_there(name));
     }
 
     /// Drops what the generation that was made from `resources` did not need.
@@ -206,6 +218,8 @@ impl Memory {
         self.roots.forget_unless(is_held);
         self.client_terms.forget_unless(|terms| Arc::strong_count(terms) > 1);
         self.server_terms.forget_unused();
+        self.common_terms.forget_unused();
+        self.contents.forget_unused();
         self._held = resources.clone();
     }
 }

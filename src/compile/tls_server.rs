@@ -101,7 +101,8 @@ fn try_build(
         required: policy.required,
         verified: matches!(policy.check, Check::Everything { .. }),
     });
-    let chains: Vec<_> = material.iter().map(|(source, pair)| (source, pair.key.cert.as_slice())).collect();
+    // What is kept holds its keys, so that none of their addresses is taken by another.
+    let chains: Vec<_> = material.iter().map(|(source, pair)| (source, Arc::as_ptr(&pair.key).addr())).collect();
     let resumed_under =
         resumption_rules(server, inside, policy.as_ref(), vouching.as_ref().map(|vouching| &*vouching.material));
     let sessions = work.sessions.as_ref().map(|sessions| (sessions.address(), resumed_under));
@@ -110,24 +111,15 @@ fn try_build(
     let terms = match work.memory.server_terms.get(&fingerprint) {
         Some(kept) => kept,
         None => {
-            let broken = |reason| (Some(&codes::GATEWAY_CREDENTIAL), reason);
-            let provider = Arc::new(parameters.provider());
-            let verifier = policy.zip(vouching).map(|(policy, vouching)| {
-                let algorithms = provider.signature_verification_algorithms;
-                let authorities = vouching.roots;
-                Arc::new(ClientVerifier { policy, authorities, algorithms }) as Arc<dyn ClientCertVerifier>
-            });
             let offered = material.into_iter().map(|(source, pair)| Offered {
                 facts: CertificateFacts { source, certificate: Arc::clone(&pair.facts) },
                 key: Arc::clone(&pair.key),
             });
             let certificates = Arc::new(Offer::new(offered.collect()));
-            let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&parameters.versions());
-            let builder = builder.map_err(|error| broken(error.to_string()))?;
-            let asks = verifier.clone().unwrap_or_else(|| Arc::new(NoClientAuth));
-            let mut config = builder.with_client_cert_verifier(asks).with_cert_resolver(certificates.clone());
-            config.ignore_client_order = true;
-            config.alpn_protocols = alpn(inside, of_mesh);
+            let common = common_terms(work, &parameters, policy.zip(vouching), (inside, of_mesh))
+                .map_err(|reason| (Some(&codes::GATEWAY_CREDENTIAL), reason))?;
+            let mut config = common.config.clone();
+            config.cert_resolver = certificates.clone();
             match &work.sessions {
                 Some(sessions) => sessions.allow(&mut config, resumed_under),
                 None => sessions::forbid(&mut config),
@@ -135,12 +127,45 @@ fn try_build(
             let has_default_ciphers = parameters.has_default_ciphers();
             let config = Arc::new(config);
             let awaited = (!awaited.is_empty()).then(|| Box::new(awaited));
+            let verifier = common.verifier.clone();
             let terms = ServerTerms { config, has_default_ciphers, certificates, awaited, clients: rules, verifier };
             work.memory.server_terms.insert(fingerprint, Arc::new(terms))
         }
     };
     tell_dates(work, &terms.certificates, server);
     Ok(terms)
+}
+
+/// What servers with the same rules share: of it, each has a copy with certificates and sessions of its own.
+pub(super) struct CommonTerms {
+    config: ServerConfig,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+fn common_terms(
+    work: &mut Work<'_>,
+    parameters: &Parameters<'_>,
+    clients: Option<(ClientPolicy, Vouching)>,
+    (inside, of_mesh): (Inside, bool),
+) -> Result<Arc<CommonTerms>, String> {
+    let asked = clients.as_ref().map(|(policy, vouching)| (policy, vouching.identity));
+    let fingerprint = work.memory.fingerprint(&(parameters, asked, inside, of_mesh));
+    if let Some(kept) = work.memory.common_terms.get(&fingerprint) {
+        return Ok(kept);
+    }
+    let provider = Arc::new(parameters.provider());
+    let verifier = clients.map(|(policy, vouching)| {
+        let algorithms = provider.signature_verification_algorithms;
+        let authorities = vouching.roots;
+        Arc::new(ClientVerifier { policy, authorities, algorithms }) as Arc<dyn ClientCertVerifier>
+    });
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&parameters.versions());
+    let builder = builder.map_err(|error| error.to_string())?;
+    let asks = verifier.clone().unwrap_or_else(|| Arc::new(NoClientAuth));
+    let mut config = builder.with_client_cert_verifier(asks).with_cert_resolver(Arc::new(Offer::default()));
+    config.ignore_client_order = true;
+    config.alpn_protocols = alpn(inside, of_mesh);
+    Ok(work.memory.common_terms.insert(fingerprint, Arc::new(CommonTerms { config, verifier })))
 }
 
 /// What a session of this server must have begun under to be resumed.

@@ -109,6 +109,11 @@ impl<T> Object<T> {
         ))
     }
 
+    /// Namespace and name.
+    pub(crate) fn identity(&self) -> (&str, &str) {
+        (&self.meta.namespace, &self.meta.name)
+    }
+
     /// `namespace/name`, as messages and route names show it.
     pub(crate) fn key(&self) -> String {
         format!("{}/{}", self.meta.namespace, self.meta.name)
