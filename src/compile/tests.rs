@@ -286,3 +286,20 @@ fn ten_thousand_rules_compile_from_memory() {
     println!("10 000 rules with warm memory: {:?}", start.elapsed());
     assert_eq!((first.clusters.len(), second.clusters.len()), (2000, 2000));
 }
+
+#[test]
+fn hosts_that_no_certificate_is_for_are_told() {
+    let (pem, key) = certificate("*.a.test", false);
+    let mut resources =
+        ResourceSet { secrets: vec![secret("one", &[("tls.crt", &pem), ("tls.key", &key)])], ..ResourceSet::default() };
+    let mut told = |hosts: &[&str]| {
+        resources.gateways = vec![object("gw", json!({ "servers": [https("one", hosts)] }))];
+        let (_, findings) = compiled(&resources, &mut Memory::default());
+        let names = findings.iter().filter(|finding| finding.code == "LIM0079");
+        names.map(|finding| finding.message.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&["*", "X.a.test", "ns/y.a.test", "*.a.test"]), [""; 0]);
+    assert_eq!(told(&["a.test", "x.a.test"]), ["no certificate of the server is for its host `a.test`"]);
+    let both = "no certificate of the server is for its host `x.y.a.test`, nor for 1 more";
+    assert_eq!(told(&["x.y.a.test", "*.b.test"]), [both]);
+}

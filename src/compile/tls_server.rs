@@ -133,6 +133,10 @@ fn try_build(
         }
     };
     tell_dates(work, &terms.certificates, server);
+    // Peers of the mesh look at identities, and what is awaited is told already.
+    if !of_mesh && terms.awaited.is_none() {
+        tell_names(work, &terms.certificates, server);
+    }
     Ok(terms)
 }
 
@@ -317,6 +321,26 @@ fn tell_dates(work: &mut Work<'_>, offer: &Offer, server: &BoundServer<'_>) {
             report(work, server, &codes::CERTIFICATE_ENDS, format!("{} ends in less than {days}", facts.source));
         }
     }
+}
+
+/// Tells hosts of the server that none of its certificates is for: clients refuse them.
+fn tell_names(work: &mut Work<'_>, certificates: &Offer, server: &BoundServer<'_>) {
+    let is_served = |host: &str| match host.strip_prefix('*') {
+        // A certificate for some of the names below a wildcard may be all that is meant.
+        Some(below) => certificates.facts().any(|facts| facts.certificate.dns.iter().any(|name| name.ends_with(below))),
+        None => certificates.facts().any(|facts| facts.certificate.is_named(host)),
+    };
+    let hosts = server.hosts.iter().map(|host| issuance::plain(host).to_ascii_lowercase());
+    let uncovered = hosts.filter(|host| host != "*" && !certificates.has(host) && !is_served(host));
+    let uncovered: Vec<String> = uncovered.collect();
+    let message = match uncovered.as_slice() {
+        [] => return,
+        [one] => format!("no certificate of the server is for its host `{one}`"),
+        [first, rest @ ..] => {
+            format!("no certificate of the server is for its host `{first}`, nor for {} more", rest.len())
+        }
+    };
+    report(work, server, &codes::CERTIFICATE_NAMES, message);
 }
 
 fn credential_names(settings: &ServerTls) -> Vec<String> {

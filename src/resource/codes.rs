@@ -206,6 +206,8 @@ codes! {
         "See LIM0074 for what its source says.";
     CERTIFICATE_ENDS = "LIM0078" Warning "a certificate ends within 30, 7 or 1 days and was not renewed; limits beyond a quarter of its life do not count"
         "Renew it, or see in `limani certs` why it was not renewed.";
+    CERTIFICATE_NAMES = "LIM0079" Warning "no certificate of a server is for one of its hosts, so that clients refuse it there"
+        "Have a certificate issued for the host too; only subject alternative names count.";
 
     CERTIFICATE_AWAITED = "LIM0080" Info "a certificate is being issued; until it is there, handshakes of its names fail"
         "Wait; `limani certs` tells how it goes, and why it does not.";

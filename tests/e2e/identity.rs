@@ -146,8 +146,9 @@ fn the_workload_api_says_who_we_are() {
     }
     let streams = agent.streams();
     agent.say(Err(Status::unavailable("the agent is stopping")));
-    agent.say(Ok(state(&[&first], &authority)));
     assert!(until(|| (agent.streams() > streams).then_some(())).is_some());
+    agent.say(Ok(state(&[&first], &authority)));
+    assert!(until(|| identity(&gateway)["trouble"].is_null().then_some(())).is_some());
     assert_eq!(gateway.get("web.test", "/").status, 200);
     drop(backend);
 }
