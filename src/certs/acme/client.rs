@@ -14,6 +14,7 @@ use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use reqwest::Url;
 use serde_json::Value;
 
+use super::quote::quoted;
 use crate::base::clock;
 use crate::certs::issue::{FailureKind, IssueError};
 use crate::snapshot::issuance::AcmeIssuer;
@@ -228,9 +229,9 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8], is_directory: b
     let problem = serde_json::from_slice::<Problem>(body).ok().filter(|problem| problem.r#type.is_some());
     let words = match problem {
         Some(_) if !is_directory => return Ok(()),
-        Some(problem) => problem.detail.map(|detail| format!(": {}", super::failure::quoted(&detail))),
+        Some(problem) => problem.detail.map(|detail| format!(": {}", quoted(&detail))),
         None if is_web_page(headers) => None,
-        None => Some(super::failure::quoted(&String::from_utf8_lossy(body)))
+        None => Some(quoted(&String::from_utf8_lossy(body)))
             .filter(|words| !words.is_empty())
             .map(|words| format!(": {words}")),
     };

@@ -3,12 +3,11 @@
 use instant_acme::{Error, Problem};
 
 use super::client::{Client, Heard, Trouble};
+use super::quote::quoted;
 use crate::certs::issue::{FailureKind, IssueError};
 
 /// Before every type of problem that ACME defines (RFC 8555 section 6.7).
 const PREFIX: &str = "urn:ietf:params:acme:error:";
-/// No more of a CA's words is shown.
-const LONGEST: usize = 400;
 /// No more of its subproblems is shown.
 const MOST: usize = 10;
 
@@ -67,26 +66,6 @@ fn words(detail: Option<&str>, kind: Option<&str>) -> String {
         (Some(words), None) | (None, Some(words)) => words,
         (None, None) => "without a reason".to_owned(),
     }
-}
-
-/// Words from outside, fit for a line of a log: of one line, and not too long.
-pub(super) fn quoted(text: &str) -> String {
-    let words: String = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).fold(
-        String::new(),
-        |mut line, word| {
-            if line.len() < LONGEST {
-                if !line.is_empty() {
-                    line.push(' ');
-                }
-                line.push_str(word);
-            }
-            line
-        },
-    );
-    if words.chars().count() <= LONGEST {
-        return words;
-    }
-    words.chars().take(LONGEST).chain(['…']).collect()
 }
 
 fn hint(problem: &Problem) -> &'static str {
@@ -151,6 +130,5 @@ mod tests {
             let heard = Heard { status, ..Heard::default() };
             assert_eq!((kind_of(&problem, &heard), sentence(&problem).as_str()), (kind, words), "{text}");
         }
-        assert_eq!(quoted(&"ü".repeat(5000)).chars().count(), LONGEST + 1);
     }
 }

@@ -9,6 +9,7 @@ mod failure;
 mod nonce;
 mod order;
 mod persist;
+mod quote;
 mod request;
 #[cfg(test)]
 mod tests;

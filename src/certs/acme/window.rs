@@ -6,6 +6,7 @@ use instant_acme::{CertificateIdentifier, Error, RenewalInfo};
 use rustls::pki_types::CertificateDer;
 
 use super::client::Client;
+use super::quote::quoted;
 use super::{account, failure};
 use crate::certs::issue::{FailureKind, IssueError, RenewalWindow};
 
@@ -40,7 +41,7 @@ fn window(info: &RenewalInfo, again: Duration) -> Option<RenewalWindow> {
         start,
         end,
         ask_again: again.clamp(SOONEST, LATEST),
-        explanation: page.map(failure::quoted),
+        explanation: page.map(quoted),
     })
 }
 

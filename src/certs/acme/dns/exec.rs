@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Action, HOOK_WITHIN};
-use crate::certs::acme::failure::quoted;
+use crate::certs::acme::quote::quoted;
 
 /// No more of what a program complains is read.
 const LONGEST: u64 = 4096;

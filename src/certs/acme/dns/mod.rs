@@ -1,5 +1,6 @@
 //! Who writes the record that proves a name in DNS (RFC 8555 section 8.4)? And who removes it again?
 
+mod exchange;
 mod exec;
 mod servers;
 mod update;

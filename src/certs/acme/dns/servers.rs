@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use hickory_net::proto::op::ResponseCode;
 use hickory_net::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::TokioResolver;
 use tokio::time::Instant;
 
-use super::update::{Place, ask};
+use super::exchange::{ask, resolver};
+use super::update::Place;
 
 /// After so long a record that is not seen is a failure.
 const SEEN_WITHIN: Duration = Duration::from_secs(120);
@@ -41,24 +41,6 @@ pub(super) async fn wait_for(place: &Place) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Where an alias leads, as the server of the zone says, or the system's resolver if the server does not know.
-pub(super) async fn alias(server: SocketAddr, name: &Name) -> Option<Name> {
-    if let Ok(answer) = ask(server, name, RecordType::CNAME).await {
-        let target = answer.answers.iter().find_map(|record| match &record.data {
-            RData::CNAME(target) if record.name == *name => Some(target.0.clone()),
-            _ => None,
-        });
-        if target.is_some() || answer.authoritative {
-            return target;
-        }
-    }
-    let answer = resolver()?.lookup(name.clone(), RecordType::CNAME).await.ok()?;
-    answer.answers().iter().find_map(|record| match &record.data {
-        RData::CNAME(target) if record.name == *name => Some(target.0.clone()),
-        _ => None,
-    })
 }
 
 /// Whether a server has the record; `None` if it cannot be asked.
@@ -101,11 +83,4 @@ async fn addresses(place: &Place, name: &Name) -> Vec<IpAddr> {
     }
     let Some(resolver) = resolver() else { return Vec::new() };
     resolver.lookup_ip(name.clone()).await.map(|found| found.iter().collect()).unwrap_or_default()
-}
-
-/// The system's, without a memory: what was not there a second ago may be there now.
-fn resolver() -> Option<TokioResolver> {
-    let mut builder = TokioResolver::builder_tokio().ok()?;
-    builder.options_mut().cache_size = 0;
-    builder.build().ok()
 }

@@ -1,25 +1,20 @@
 //! How is a record written by a dynamic update (RFC 2136), signed with a key (RFC 8945)?
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use hickory_net::NetError;
 use hickory_net::client::{Client, ClientHandle};
 use hickory_net::proto::op::{DnsResponse, ResponseCode};
 use hickory_net::proto::rr::rdata::TXT;
 use hickory_net::proto::rr::rdata::tsig::TsigAlgorithm;
-use hickory_net::proto::rr::{DNSClass, Name, RData, Record, RecordType, TSigner};
+use hickory_net::proto::rr::{Name, RData, Record, RecordType, TSigner};
 use hickory_net::runtime::TokioRuntimeProvider;
-use hickory_net::tcp::TcpClientStream;
-use hickory_net::udp::UdpClientStream;
-use hickory_net::{DnsMultiplexer, NetError};
 
-use super::servers;
-use crate::base::task;
+use super::exchange::{self, ask, connect};
 use crate::snapshot::issuance::TsigKey;
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Records of challenges live for minutes; caches should forget them soon.
 const TTL: u32 = 60;
 /// How far the clocks may differ, in seconds (RFC 8945 section 10).
@@ -101,32 +96,6 @@ impl Place {
     }
 }
 
-/// Asks a server one question.
-pub(super) async fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> Result<DnsResponse, NetError> {
-    let mut client = connect(server, None).await?;
-    client.query(name.clone(), DNSClass::IN, kind).await
-}
-
-/// By TCP, so that nothing is cut and nobody forges an answer; by UDP where a server takes no connections.
-async fn connect(server: SocketAddr, key: Option<TSigner>) -> Result<Client<TokioRuntimeProvider>, NetError> {
-    let provider = TokioRuntimeProvider::new();
-    let (stream, sender) = TcpClientStream::new(server, None, Some(ANSWER_WITHIN), provider.clone());
-    if let Ok(stream) = stream.await {
-        let mut exchange = DnsMultiplexer::new(stream, sender).with_timeout(ANSWER_WITHIN);
-        if let Some(key) = key {
-            exchange = exchange.with_signer(key);
-        }
-        let (client, background) = Client::from_sender(exchange);
-        drop(task::spawn("dns exchange", background));
-        return Ok(client);
-    }
-    let exchange =
-        UdpClientStream::builder(server, provider).with_timeout(Some(ANSWER_WITHIN)).with_signer(key).build();
-    let (client, background) = Client::from_sender(exchange);
-    drop(task::spawn("dns exchange", background));
-    Ok(client)
-}
-
 pub(super) fn parse(name: &str) -> Result<Name, String> {
     let mut parsed = Name::from_ascii(name).map_err(|error| format!("{name} is no DNS name: {error}"))?;
     parsed.set_fqdn(true);
@@ -137,7 +106,7 @@ pub(super) fn parse(name: &str) -> Result<Name, String> {
 async fn canonical(server: SocketAddr, name: Name) -> Result<Name, String> {
     let mut at = name;
     for _ in 0..MOST_ALIASES {
-        match servers::alias(server, &at).await {
+        match exchange::alias(server, &at).await {
             Some(next) => at = next,
             None => return Ok(at),
         }

@@ -4,7 +4,7 @@ use http::header::CONTENT_TYPE;
 
 use super::{Action, HOOK_WITHIN};
 use crate::certs::acme::client::innermost;
-use crate::certs::acme::failure::quoted;
+use crate::certs::acme::quote::quoted;
 
 /// No more of an answer is read.
 const LONGEST: usize = 4096;
