@@ -54,6 +54,8 @@ const NEXT_DATA: &str = "..data_next";
 const RESERVED: [(&str, usize); 3] = [(CERTIFICATE, 48 * 1024), (KEY, 16 * 1024), (META, 4 * 1024)];
 /// Nothing of a certificate is longer than this.
 const LONGEST_FILE: u64 = 1024 * 1024;
+/// How often a certificate is read again that is renewed while it is read.
+const TRIES: usize = 20;
 
 /// The folder of all that is issued. Every method reads or writes the disk, and so belongs off the runtime's thread.
 #[derive(Clone, Debug)]
@@ -118,17 +120,15 @@ impl Store {
     /// The file system's.
     pub(crate) fn read(&self, folder: &str) -> io::Result<Option<Kept>> {
         let folder = self.place(folder)?;
-        // All files of one version, even if a new one comes while they are read. Without links, as in a copy, the
-        // files themselves.
-        let version = match version_in_force(&folder) {
-            Some(version) => folder.join(version),
-            None => folder,
-        };
-        let (Some(chain), Some(key)) = (read_text(&version.join(CERTIFICATE))?, read_text(&version.join(KEY))?) else {
-            return Ok(None);
-        };
-        let meta = read_text(&version.join(META))?.and_then(|meta| serde_json::from_str(&meta).ok());
-        Ok(Some(Kept { chain, key, meta: meta.unwrap_or_default() }))
+        // All files of one version, even if new ones come while they are read.
+        for _ in 0..TRIES {
+            let version = version_in_force(&folder);
+            let read = read_version(&folder, version.as_deref());
+            if version_in_force(&folder) == version {
+                return read;
+            }
+        }
+        Err(io::Error::other(format!("{} changes all the time", folder.display())))
     }
 
     /// Takes the room for a new version, so that a full disk is found out before anything is ordered. Whoever holds the
@@ -301,6 +301,16 @@ impl Drop for Reservation {
             let _ = fs::remove_dir_all(self.place());
         }
     }
+}
+
+/// What a version holds; without versions, as in a copy without links, the files of the folder themselves.
+fn read_version(folder: &Path, version: Option<&str>) -> io::Result<Option<Kept>> {
+    let place = version.map_or_else(|| folder.to_owned(), |version| folder.join(version));
+    let (Some(chain), Some(key)) = (read_text(&place.join(CERTIFICATE))?, read_text(&place.join(KEY))?) else {
+        return Ok(None);
+    };
+    let meta = read_text(&place.join(META))?.and_then(|meta| serde_json::from_str(&meta).ok());
+    Ok(Some(Kept { chain, key, meta: meta.unwrap_or_default() }))
 }
 
 /// The name of the folder that `..data` points to, if it is one of ours.
