@@ -203,6 +203,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Puts the content of a file under a key of a Secret; a file that nobody named is none.
+    fn read_into(&mut self, data: &mut BTreeMap<String, Vec<u8>>, key: &str, name: &str) -> Result<(), String> {
+        if !name.is_empty() {
+            data.insert(key.to_owned(), self.content(name)?);
+            self.look_at_mode(key, name);
+        }
+        Ok(())
+    }
+
     fn read_all(&mut self, object: &str, origin: &Origin, wanted: &[Wanted<'_>]) {
         for files in wanted {
             let mut data = BTreeMap::new();
@@ -212,19 +221,10 @@ impl Reader<'_> {
                 ("ca.crt", files.authorities),
                 ("ca.crl", files.revocations),
             ] {
-                if name.is_empty() {
-                    continue;
-                }
-                match self.content(name) {
-                    Ok(bytes) => {
-                        data.insert(key.to_owned(), bytes);
-                        self.look_at_mode(key, name);
-                    }
-                    Err(error) => self.findings.push(
-                        Finding::new(&codes::CERTIFICATE_FILE, origin.locate(&files.field), format!("{name}: {error}"))
-                            .about(object)
-                            .kind("unreadable"),
-                    ),
+                if let Err(error) = self.read_into(&mut data, key, name) {
+                    let place = origin.locate(&files.field);
+                    let finding = Finding::new(&codes::CERTIFICATE_FILE, place, format!("{name}: {error}"));
+                    self.findings.push(finding.about(object).kind("unreadable"));
                 }
             }
             // The rules that share a certificate may differ in their CA and its list, so they stand alone.
@@ -287,20 +287,11 @@ impl Reader<'_> {
             ("root", "ca.crt", &identity.root),
             ("crl", "ca.crl", &identity.crl),
         ] {
-            if name.is_empty() {
-                continue;
-            }
-            match self.content(name) {
-                Ok(bytes) => {
-                    data.insert(key.to_owned(), bytes);
-                    self.look_at_mode(key, name);
-                }
-                Err(error) => {
-                    let file = self.folder.join(name).display().to_string();
-                    let message = format!("`{setting}` of [identity]: {error}");
-                    let location = Location { file, line: 0, column: 0 };
-                    self.findings.push(Finding::new(&codes::CERTIFICATE_FILE, location, message));
-                }
+            if let Err(error) = self.read_into(&mut data, key, name) {
+                let file = self.folder.join(name).display().to_string();
+                let message = format!("`{setting}` of [identity]: {error}");
+                let location = Location { file, line: 0, column: 0 };
+                self.findings.push(Finding::new(&codes::CERTIFICATE_FILE, location, message));
             }
         }
         if !data.is_empty() {

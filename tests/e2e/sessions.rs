@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::support::backend::Backend;
 use crate::support::certificate::{Authority, base64};
-use crate::support::gateway::{HTTPS, Plan, TestGateway};
-use crate::support::manifests::{all_to, route_on, service};
+use crate::support::gateway::{Plan, TestGateway};
+use crate::support::manifests::{all_to, route_on, service, tls_gateway};
 use crate::support::openssl::{Visit, visit};
 
 const HOST: &str = "web.test";
@@ -31,19 +31,7 @@ impl Site {
     }
 
     fn manifests(&self, mode: &str) -> String {
-        let gateway = format!(
-            r#"---
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{ name: edge, namespace: istio-system }}
-spec:
-  selector: {{ istio: ingressgateway }}
-  servers:
-  - port: {{ number: {HTTPS}, name: https, protocol: HTTPS }}
-    hosts: ["{HOST}"]
-    tls: {{ mode: {mode}, credentialName: web-tls }}
-"#
-        );
+        let gateway = tls_gateway("edge", HOST, &format!("mode: {mode}, credentialName: web-tls"));
         let route = route_on("istio-system/edge", "web", HOST, &all_to("web.test"));
         [gateway, service("web.test", self.web.address, "HTTP"), route].concat()
     }

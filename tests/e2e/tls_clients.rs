@@ -8,27 +8,15 @@ use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256};
 
 use crate::support::backend::Backend;
 use crate::support::certificate::{Authority, Identity};
-use crate::support::gateway::{HTTPS, Plan, TestGateway, until};
-use crate::support::manifests::{all_to, route_on, service};
+use crate::support::gateway::{Plan, TestGateway, until};
+use crate::support::manifests::{all_to, route_on, service, tls_gateway};
 use crate::support::openssl::visit;
 use crate::support::raw;
 use crate::support::tool;
 
 /// A server for `host` with the Secrets `names`.
 fn manifests(web: &Backend, host: &str, names: &str) -> String {
-    let gateway = format!(
-        r#"---
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{ name: edge, namespace: istio-system }}
-spec:
-  selector: {{ istio: ingressgateway }}
-  servers:
-  - port: {{ number: {HTTPS}, name: https, protocol: HTTPS }}
-    hosts: ["{host}"]
-    tls: {{ mode: SIMPLE, credentialNames: [{names}] }}
-"#
-    );
+    let gateway = tls_gateway("edge", host, &format!("mode: SIMPLE, credentialNames: [{names}]"));
     let route = route_on("istio-system/edge", "web", "*", &all_to("web.test"));
     [gateway, service("web.test", web.address, "HTTP"), route].concat()
 }

@@ -22,6 +22,11 @@ spec:
 
 /// A Gateway with one HTTPS server of mode SIMPLE.
 pub fn https_gateway(name: &str, host: &str, credential: &str) -> String {
+    tls_gateway(name, host, &format!("mode: SIMPLE, credentialName: {credential}"))
+}
+
+/// A Gateway with one HTTPS server; `tls` as YAML writes its fields.
+pub fn tls_gateway(name: &str, host: &str, tls: &str) -> String {
     format!(
         r#"---
 apiVersion: networking.istio.io/v1
@@ -32,7 +37,7 @@ spec:
   servers:
   - port: {{ number: {HTTPS}, name: https-{name}, protocol: HTTPS }}
     hosts: ["{host}"]
-    tls: {{ mode: SIMPLE, credentialName: {credential} }}
+    tls: {{ {tls} }}
 "#
     )
 }
